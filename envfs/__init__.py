@@ -1,0 +1,1 @@
+"""envfs: a transparent file-encryption filesystem for Linux with a built-in KMS."""

@@ -1,0 +1,1 @@
+"""From the Unix caller of a request to a KMS principal."""

@@ -1,0 +1,1 @@
+"""Bytes to bytes: AEADs, key derivation, secrets. No I/O, no policy."""

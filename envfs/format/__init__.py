@@ -1,0 +1,1 @@
+"""Bytes to values and back, as docs/FORMAT.md says. No I/O."""

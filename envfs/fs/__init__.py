@@ -1,0 +1,1 @@
+"""What a filesystem does: inodes, handles, content, the directory tree, and the FUSE adapter."""

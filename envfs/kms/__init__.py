@@ -1,0 +1,1 @@
+"""The embedded key management service: keys, policies, decisions, audit."""

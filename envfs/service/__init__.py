@@ -1,0 +1,1 @@
+"""Configuration, wiring, mount life cycle, control socket."""
