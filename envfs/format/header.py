@@ -1,0 +1,200 @@
+"""The header area of a file: a place and two slots, one of them in force (FORMAT.md section 2).
+
+Nothing here asks for a key before it must: parse, ask the KMS for the DEK with the slot's blob, then `verify_slot`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+from envfs.crypto import mac
+from envfs.crypto.aead import Buffer, Suite
+from envfs.crypto.kdf import Label, derive
+from envfs.crypto.secret import Secret
+from envfs.errors import FormatError, IntegrityError
+from envfs.format.context import EMPTY_CONTEXT, decode_labels
+from envfs.format.fields import (
+    MAX_BLOCK_LOG2,
+    MIN_BLOCK_LOG2,
+    U64_MAX,
+    VERSION,
+    check_id,
+    check_length,
+    check_range,
+    check_start,
+    to_suite,
+)
+from envfs.format.geometry import HEADER_SIZE
+from envfs.format.place import PLACE_SIZE
+
+MAGIC: Final = b"ENVF"
+SLOT_SIZE: Final = 448
+SLOT_OFFSETS: Final = (PLACE_SIZE, PLACE_SIZE + SLOT_SIZE)
+MAC_OFFSET: Final = SLOT_SIZE - mac.MAC_SIZE
+MAX_VARIABLE_SIZE: Final = 344
+
+_FIXED: Final = struct.Struct(">4sHBBQ16sQQQQHHHH")
+_PADDED: Final = struct.Struct(f">{MAC_OFFSET}s")
+
+assert SLOT_OFFSETS[1] + SLOT_SIZE == HEADER_SIZE
+assert _FIXED.size + MAX_VARIABLE_SIZE == MAC_OFFSET
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a header says. FormatError for values that a slot cannot hold.
+
+    `length_bound` counts plain bytes, `sealed_blocks` blocks sealed under the DEK so far (a lower bound), the holes are
+    block indices [hole_start, hole_end), both 0 for none. `blob` is the KMS's, `labels` are encoded pairs.
+    """
+
+    suite: Suite
+    block_log2: int
+    sequence: int
+    file_id: bytes
+    length_bound: int
+    sealed_blocks: int
+    hole_start: int
+    hole_end: int
+    blob: bytes
+    labels: bytes = EMPTY_CONTEXT
+
+    def __post_init__(self) -> None:
+        check_range(self.block_log2, MIN_BLOCK_LOG2, MAX_BLOCK_LOG2, "slot: log2 of the block size")
+        check_range(self.sequence, 1, U64_MAX, "slot: sequence number")
+        check_id(self.file_id, "slot: file id")
+        check_range(self.length_bound, 0, U64_MAX, "slot: length bound")
+        check_range(self.sealed_blocks, 0, U64_MAX, "slot: sealed blocks")
+        if self.hole_end:
+            check_range(self.hole_end, 1, U64_MAX, "slot: end of the holes")
+            check_range(self.hole_start, 0, self.hole_end - 1, "slot: start of the holes")
+        elif self.hole_start:
+            raise FormatError("slot: the hole range ends before it starts")
+        check_range(len(self.blob), 1, MAX_VARIABLE_SIZE - len(self.labels), "slot: size of the ciphertext blob")
+        decode_labels(self.labels)
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """The slot in `raw` (448 bytes), still unauthenticated. Truncated, UnsupportedVersion or FormatError."""
+        check_start(raw, MAGIC, "header slot")
+        check_length(raw, SLOT_SIZE, "header slot")
+        (
+            _, _, suite, block_log2, sequence, file_id, length_bound, sealed_blocks,
+            hole_start, hole_end, flags, blob_length, labels_length, reserved,
+        ) = _FIXED.unpack_from(raw)  # fmt: skip
+        if flags or reserved:
+            raise FormatError("slot: reserved bits are set")
+        blob_end = _FIXED.size + blob_length
+        end = blob_end + labels_length
+        if end > MAC_OFFSET:
+            raise FormatError(f"slot: blob and labels take more than {MAX_VARIABLE_SIZE} bytes")
+        if any(raw[end:MAC_OFFSET]):
+            raise FormatError("slot: bytes are left over behind the labels")
+        return cls(
+            to_suite(suite),
+            block_log2,
+            sequence,
+            file_id,
+            length_bound,
+            sealed_blocks,
+            hole_start,
+            hole_end,
+            bytes(raw[_FIXED.size : blob_end]),
+            bytes(raw[blob_end:end]),
+        )
+
+    def seal(self, header_key: Buffer) -> bytes:
+        """The 448 bytes of this slot, authenticated under `header_key`."""
+        fixed = _FIXED.pack(
+            MAGIC, VERSION, self.suite, self.block_log2, self.sequence, self.file_id, self.length_bound,
+            self.sealed_blocks, self.hole_start, self.hole_end, 0, len(self.blob), len(self.labels), 0,
+        )  # fmt: skip
+        body = _PADDED.pack(fixed + self.blob + self.labels)
+        return body + mac.mac(header_key, body)
+
+
+def verify_slot(raw: bytes, header_key: Buffer) -> bool:
+    """Whether a slot that parses is authentic."""
+    return mac.verify(header_key, raw[:MAC_OFFSET], raw[MAC_OFFSET:])
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedSlot:
+    """A slot that parses, not yet known to be authentic: where it stands (0 or 1) and its 448 bytes."""
+
+    slot: Slot
+    position: int
+    raw: bytes
+
+    def verify(self, header_key: Buffer) -> bool:
+        return verify_slot(self.raw, header_key)
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderArea:
+    """The first 1,024 bytes of a lower file: the raw place (fewer than 128 bytes if the file ends there), and the slots
+    that parse, in the order in which they are to be tried. `is_absent`: both slots are zero or missing; in a file
+    that has no blocks this means an empty file, in a longer one damage.
+    """
+
+    place_raw: bytes
+    slots: tuple[ParsedSlot, ...]
+
+    @property
+    def is_absent(self) -> bool:
+        return not self.slots
+
+    @property
+    def file_id(self) -> bytes | None:
+        """The file id that every slot carries; not authenticated yet."""
+        return self.slots[0].slot.file_id if self.slots else None
+
+
+def parse_header_area(raw: bytes) -> HeaderArea:
+    """The header area in `raw`, the first 1,024 bytes of a lower file or all that it has.
+
+    Where something stands in the slots but none parses, the error of the first: Truncated, UnsupportedVersion or
+    FormatError. IntegrityError if the two carry different file ids.
+    """
+    parsed: list[ParsedSlot] = []
+    problem: FormatError | None = None
+    for position, offset in enumerate(SLOT_OFFSETS):
+        slot_raw = bytes(raw[offset : offset + SLOT_SIZE])
+        if not any(slot_raw):
+            continue
+        try:
+            parsed.append(ParsedSlot(Slot.parse(slot_raw), position, slot_raw))
+        except FormatError as error:
+            problem = problem or error
+    if not parsed and problem is not None:
+        raise problem
+    if len(parsed) == 2:
+        first, second = parsed
+        if first.slot.file_id != second.slot.file_id:
+            raise IntegrityError("the two header slots belong to different files")
+        if second.slot.sequence > first.slot.sequence:
+            parsed.reverse()
+    return HeaderArea(bytes(raw[:PLACE_SIZE]), tuple(parsed))
+
+
+def header_key(dek: Secret | bytes | bytearray, file_id: bytes) -> bytes:
+    """The key of the slots' MAC, 32 bytes."""
+    return derive(dek, Label.FILE_HEADER, file_id)
+
+
+def content_key(dek: Secret | bytes | bytearray, file_id: bytes, suite: Suite) -> bytes:
+    """The key of the blocks, 32 bytes. It depends on the suite, so no key ever serves two algorithms."""
+    return derive(dek, Label.FILE_CONTENT, file_id + bytes((suite,)))
+
+
+def volume_context(volume_id: bytes) -> dict[str, str]:
+    """The encryption context under which the volume key is wrapped."""
+    return {"envfs:volume": volume_id.hex()}
+
+
+def dek_context(volume_id: bytes, file_id: bytes, labels: Mapping[str, str]) -> dict[str, str]:
+    """The encryption context under which a file's DEK is wrapped: volume, file, and the file's labels."""
+    return {**labels, "envfs:volume": volume_id.hex(), "envfs:file": file_id.hex()}
