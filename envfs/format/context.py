@@ -39,7 +39,7 @@ def encode_context(pairs: Mapping[str, str]) -> bytes:
 
 
 def decode_context(raw: bytes) -> dict[str, str]:
-    """The pairs in `raw`, in the order of their keys. Truncated or FormatError for what `encode_context` never writes."""
+    """The pairs in `raw`, sorted by key. Truncated or FormatError for what `encode_context` never writes."""
     if raw == EMPTY_CONTEXT:
         return {}
     if len(raw) > MAX_CONTEXT_SIZE:

@@ -91,7 +91,7 @@ class Slot:
         end = blob_end + labels_length
         if end > MAC_OFFSET:
             raise FormatError(f"slot: blob and labels take more than {MAX_VARIABLE_SIZE} bytes")
-        if any(raw[end:MAC_OFFSET]):
+        if raw[end:MAC_OFFSET].strip(b"\0"):
             raise FormatError("slot: bytes are left over behind the labels")
         return cls(
             to_suite(suite),
@@ -163,7 +163,7 @@ def parse_header_area(raw: bytes) -> HeaderArea:
     problem: FormatError | None = None
     for position, offset in enumerate(SLOT_OFFSETS):
         slot_raw = bytes(raw[offset : offset + SLOT_SIZE])
-        if not any(slot_raw):
+        if not slot_raw.strip(b"\0"):
             continue
         try:
             parsed.append(ParsedSlot(Slot.parse(slot_raw), position, slot_raw))
