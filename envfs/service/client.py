@@ -1,0 +1,121 @@
+"""The control socket of a mount: the client's side, for the command line."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from envfs.service import mountinfo, runtime, wire
+from envfs.service.errors import MountError
+from envfs.service.peer import MAX_LINE, inode_of, peer_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+_TIMEOUT = 30.0  # seconds; a daemon that is busy answers late, one that hangs never
+
+
+@dataclass(slots=True)
+class OpenPath:
+    """A path opened with O_PATH, and the mount it lies in. A context manager that closes it."""
+
+    path: str
+    descriptor: int
+    mount: mountinfo.MountEntry | None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+    @property
+    def envfs_mount(self) -> mountinfo.MountEntry | None:
+        """The mount, if it is one of envfs."""
+        return self.mount if self.mount is not None and self.mount.fstype == mountinfo.FILESYSTEM_TYPE else None
+
+
+def open_path(path: str | os.PathLike[str]) -> OpenPath:
+    """Open `path` without following a symlink at its end. Raises OSError as open(2) does."""
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fstat(descriptor)  # so that the kernel knows the inode's number, also that of a mount's root
+        return OpenPath(os.fspath(path), descriptor, mountinfo.by_mount_id(inode_of(descriptor).mount_id))
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+class Connection:
+    """One connection to the daemon of `entry`. Raises MountError if it does not answer."""
+
+    def __init__(self, entry: mountinfo.MountEntry) -> None:
+        self._entry = entry
+        self._socket = _connect(entry)
+        self.pid = peer_of(self._socket).pid
+        """The daemon's process id."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._socket.close()
+
+    def ask(self, operation: str, *, descriptor: int | None = None, **fields: object) -> dict[str, Any]:
+        """Send the one request of this connection and return its result; raises what the daemon answers with."""
+        line = json.dumps({"op": operation, **fields}).encode() + b"\n"
+        ancillary = []
+        if descriptor is not None:
+            ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor])))
+        try:
+            sent = self._socket.sendmsg([line], ancillary)
+            self._socket.sendall(line[sent:])
+            with self._socket.makefile("rb") as stream:
+                answer = stream.readline(MAX_LINE)
+        except TimeoutError:
+            raise _silent(self._entry) from None
+        except OSError as error:
+            raise MountError(f"the daemon of {self._entry.mountpoint} broke off: {error.strerror}") from error
+        try:
+            response = json.loads(answer)
+        except ValueError:
+            raise _silent(self._entry) from None
+        return wire.open_response(response)
+
+
+def ask(
+    entry: mountinfo.MountEntry, operation: str, *, descriptor: int | None = None, **fields: object
+) -> dict[str, Any]:
+    """Connect, ask one thing, and return the result."""
+    with Connection(entry) as connection:
+        return connection.ask(operation, descriptor=descriptor, **fields)
+
+
+def _connect(entry: mountinfo.MountEntry) -> socket.socket:
+    for directory in runtime.candidates(entry.owner_uid):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(_TIMEOUT)
+        try:
+            connection.connect(os.fspath(directory / runtime.socket_name(entry.device)))
+            # Only the mount's owner may speak for it: an impostor's answers would be believed.
+            if peer_of(connection).uid == entry.owner_uid:
+                return connection
+        except OSError:
+            pass
+        connection.close()
+    raise MountError(
+        f"no daemon answers for {entry.mountpoint}",
+        hint=f"its process is dead, or its socket was removed: envfs umount {entry.mountpoint}, then mount again",
+    )
+
+
+def _silent(entry: mountinfo.MountEntry) -> MountError:
+    return MountError(
+        f"the daemon of {entry.mountpoint} accepts requests but does not answer",
+        hint="its log is in the directory log/ of ENVFS_HOME",
+    )

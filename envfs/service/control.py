@@ -1,0 +1,153 @@
+"""The control socket of a mount: the daemon's side.
+
+A Unix stream socket; one connection carries one request and one response, each a line of JSON:
+
+    → {"op": "file-show"} ⏎   with the descriptor of the path (O_PATH) as SCM_RIGHTS
+    ← {"ok": true, "result": {…}} ⏎   or   {"ok": false, "error": {"type": …, "message": …, "hint": …}} ⏎
+
+A path in the mount travels as a descriptor that the client has opened: so the kernel has decided that he may reach
+it, and the daemon need not walk paths in its own mount, which would be requests to itself. Who asks is what
+SO_PEERCRED says. Lines, time and the number of connections are bounded, and nothing here awaits while it holds
+anything of the filesystem.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from envfs.errors import ConfigError
+from envfs.service import wire
+from envfs.service.peer import MAX_LINE, Peer, peer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Handler = Callable[[Peer, dict[str, Any], int | None], dict[str, Any]]
+
+_MAX_CONNECTIONS = 16
+_TIMEOUT = 10  # seconds for a client to send its line, and again to take the answer
+_MAX_DESCRIPTORS = 1
+_log = logging.getLogger(__name__)
+
+
+class ControlServer:
+    """Listens from construction on. `handler(peer, request, descriptor)` runs in the trio thread and must not block."""
+
+    def __init__(self, path: Path, handler: Handler, *, everybody: bool) -> None:
+        self._path = path
+        self._handler = handler
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # A predecessor's socket is stale: the name is the device number, which is ours while we are mounted.
+            path.unlink(missing_ok=True)
+            listener.bind(os.fspath(path))
+            path.chmod(0o666 if everybody else 0o600)  # before listen(2), so nobody gets in through the umask's mode
+            listener.listen(_MAX_CONNECTIONS)
+            self._identity = _identity(path)
+        except BaseException:
+            listener.close()
+            raise
+        self._listener = trio.socket.from_stdlib_socket(listener)
+
+    async def serve(self) -> None:
+        """Answer until cancelled."""
+        limit = trio.Semaphore(_MAX_CONNECTIONS)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await limit.acquire()
+                try:
+                    connection, _ = await self._listener.accept()
+                except OSError as error:
+                    limit.release()
+                    _log.warning("the control socket could not accept: %s", error)
+                    await trio.sleep(1)  # out of descriptors, most likely: others need them first
+                    continue
+                nursery.start_soon(self._connection, connection, limit)
+
+    def close(self) -> None:
+        """Stop listening and remove the socket, unless somebody else's has taken its place."""
+        self._listener.close()
+        if _identity(self._path) == self._identity:
+            self._path.unlink(missing_ok=True)
+
+    async def _connection(self, connection: trio.socket.SocketType, limit: trio.Semaphore) -> None:
+        descriptors: list[int] = []
+        try:
+            with trio.move_on_after(_TIMEOUT):
+                line = await _receive_line(connection, descriptors)
+            response = self._respond(peer_of(connection), line, descriptors)
+            with trio.move_on_after(_TIMEOUT):
+                await _send_all(connection, json.dumps(response).encode() + b"\n")
+        except OSError as error:
+            _log.info("a control connection broke: %s", error)
+        finally:
+            connection.close()
+            limit.release()
+            with trio.CancelScope(shield=True):
+                for descriptor in descriptors:
+                    # In a thread: should it be the last reference to a mount that was detached, then closing it
+                    # writes dirty pages back, which are requests that this thread has to answer.
+                    await trio.to_thread.run_sync(os.close, descriptor)
+
+    def _respond(self, peer: Peer, line: bytes, descriptors: list[int]) -> dict[str, Any]:
+        try:
+            request = _parse(line)
+            return {"ok": True, "result": self._handler(peer, request, descriptors[0] if descriptors else None)}
+        except wire.EXPECTED as error:
+            return wire.failure(error)
+        except Exception as error:  # noqa: BLE001  (a defect must not take the mount down)
+            _log.exception("a control request failed")
+            return wire.failure(error)
+
+
+async def _receive_line(connection: trio.socket.SocketType, descriptors: list[int]) -> bytes:
+    """The bytes up to the newline (or to the bound, or to the end); received descriptors are added to the list."""
+    space = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
+    received = b""
+    while not received.endswith(b"\n") and len(received) < MAX_LINE:
+        part, ancillary, flags, _ = await connection.recvmsg(MAX_LINE - len(received), space, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, raw in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(raw[: len(raw) - len(raw) % numbers.itemsize])
+                descriptors.extend(numbers)
+        if flags & socket.MSG_CTRUNC or len(descriptors) > _MAX_DESCRIPTORS:
+            raise ConnectionError("more than one descriptor")
+        if not part:
+            break
+        received += part
+    return received
+
+
+async def _send_all(connection: trio.socket.SocketType, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[await connection.send(view) :]
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    if not line.endswith(b"\n"):
+        raise ConfigError(f"a request is one line of at most {MAX_LINE} bytes")
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        request = None
+    if not isinstance(request, dict) or not isinstance(request.get("op"), str):
+        raise ConfigError('a request is a JSON object with an "op"')
+    return request
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,63 @@
+"""The log of a mount's daemon: ENVFS_HOME/log/NAME.log, and warnings to syslog too where there is one.
+
+Everything goes through `logging`; what writes to file descriptor 2 all the same (libfuse, fusermount3, the
+interpreter's last words) lands in the same file. It is rotated at 4 MiB with three predecessors, so that a stream of
+errors cannot fill the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_MAX_BYTES = 4 << 20
+_KEPT = 3
+_SYSLOG = "/dev/log"
+
+
+class _OwnerOnlyFile(logging.handlers.RotatingFileHandler):
+    """A rotating file of mode 0600, whatever the umask, which file descriptor 2 follows."""
+
+    def _open(self) -> TextIO:  # type: ignore[override]
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        os.dup2(descriptor, 2)
+        return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+
+
+def log_path(home: Path, name: str) -> Path:
+    """Where the daemon called `name` logs."""
+    return home / "log" / f"{name}.log"
+
+
+def to_file(path: Path, *, level: int = logging.INFO) -> None:
+    """Send the root logger and file descriptor 2 to `path`; warnings and worse go to syslog as well."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    handler = _OwnerOnlyFile(path, maxBytes=_MAX_BYTES, backupCount=_KEPT, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    handlers: list[logging.Handler] = [handler]
+    if _is_socket(_SYSLOG):
+        syslog = logging.handlers.SysLogHandler(_SYSLOG, facility=logging.handlers.SysLogHandler.LOG_DAEMON)
+        syslog.setLevel(logging.WARNING)
+        syslog.setFormatter(logging.Formatter("envfs[%(process)d]: %(name)s: %(message)s"))
+        handlers.append(syslog)
+    logging.basicConfig(level=level, handlers=handlers, force=True)
+
+
+def to_stderr(*, level: int = logging.INFO) -> None:
+    """The log of a mount in the foreground."""
+    logging.basicConfig(level=level, format=_FORMAT, stream=sys.stderr, force=True)
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)  # noqa: PTH116
+    except OSError:
+        return False
