@@ -1,0 +1,229 @@
+"""One mounted volume, put together; and what an administrator may ask of it."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from envfs.errors import ConfigError
+from envfs.format.context import decode_labels
+from envfs.format.geometry import HEADER_SIZE
+from envfs.format.header import HeaderArea, dek_context, parse_header_area
+from envfs.format.place import Kind
+from envfs.format.volume import VolumeFile
+from envfs.format.volume_keys import VolumeKeys
+from envfs.fs import lower, raised_mode
+from envfs.fs.attributes import close_handle
+from envfs.fs.content import Content
+from envfs.fs.directories import Directories
+from envfs.fs.durability import Unsynced
+from envfs.fs.listing import Listing
+from envfs.fs.moving import Mover
+from envfs.fs.nodes import Node, NodeTable
+from envfs.fs.opening import Opener
+from envfs.fs.state import FsOptions, VolumeState
+from envfs.fs.symlinks import Symlinks
+from envfs.fs.tree import Tree
+from envfs.fs.xattrs import Xattrs
+
+if TYPE_CHECKING:
+    from envfs.access.resolver import Resolver
+    from envfs.kms.engine import Engine
+
+__all__ = ["Filesystem", "FsOptions", "Handle"]
+
+
+class Handle:
+    """One open(2) of a regular file."""
+
+    __slots__ = ("content", "node")
+
+    def __init__(self, node: Node, content: Content) -> None:
+        self.node = node
+        self.content = content
+
+
+class Filesystem:
+    """The volume in `lower_path`, ready to be served. Raises OSError, IntegrityError."""
+
+    def __init__(
+        self,
+        lower_path: Path,
+        volume: VolumeFile,
+        keys: VolumeKeys,
+        engine: Engine,
+        resolver: Resolver,
+        options: FsOptions,
+    ) -> None:
+        root_fd = os.open(lower_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        nodes = NodeTable(root_fd, most_descriptors=max(16, min(4096, most_files // 4)))
+        never_blocks = lower.never_blocks(root_fd)
+        directories = Directories(nodes, keys, volume)
+        self.state = VolumeState(
+            volume=volume,
+            keys=keys,
+            options=options,
+            nodes=nodes,
+            directories=directories,
+            opener=Opener(nodes, directories, volume, keys.place, engine, resolver),
+            engine=engine,
+            resolver=resolver,
+            unsynced=Unsynced(root_fd, needed=not never_blocks),
+            never_blocks=never_blocks,
+            uid=os.geteuid(),
+            gid=os.getegid(),
+        )
+        symlinks = Symlinks(keys.symlinks, self.state.unsynced)
+        self.tree = Tree(self.state, symlinks)
+        self.mover = Mover(self.state, self.tree, symlinks)
+        self.xattrs = Xattrs(self.state)
+        self.handles: dict[int, Handle] = {}
+        self.listings: dict[int, Listing] = {}
+        self._next_handle = 1
+        self.requests = 0
+        try:
+            directories.load(nodes.root)
+            if not options.read_only:
+                raised_mode.restore(root_fd)
+        except BaseException:
+            self.close()
+            raise
+
+    def add_handle(self, node: Node, content: Content) -> int:
+        """A new file handle on a content."""
+        content.handles += 1
+        number = self._next_handle
+        self._next_handle += 1
+        self.handles[number] = Handle(node, content)
+        return number
+
+    def release(self, number: int) -> None:
+        """The last close of a file handle."""
+        handle = self.handles.pop(number)
+        close_handle(self.state, handle.node, handle.content)
+
+    def add_listing(self, node: Node) -> int:
+        """A new directory handle. The directory must be authentic before anything in it is shown."""
+        self.state.directories.load(node)
+        number = self._next_handle
+        self._next_handle += 1
+        self.listings[number] = Listing(self.state, node)
+        return number
+
+    def sync_work(self) -> Callable[[], None] | None:
+        """What must be synced before anything else may be said to be; for a thread."""
+        return self.state.unsynced.take()
+
+    def close(self) -> None:
+        """Close every handle, writing what headers promise, and every descriptor."""
+        for number in list(self.handles):
+            self.release(number)
+        self.state.unsynced.close()
+        self.state.nodes.close()
+
+    # For the control socket and the command line
+
+    def stats(self) -> dict[str, int]:
+        """Counters of this mount."""
+        contents = {id(handle.content) for handle in self.handles.values()}
+        return {
+            "nodes": len(self.state.nodes),
+            "file_handles": len(self.handles),
+            "open_files": len(contents),
+            "directory_handles": len(self.listings),
+            "requests": self.requests,
+        }
+
+    def _header_area(self, node: Node) -> tuple[HeaderArea, os.stat_result]:
+        fd = self.state.nodes.open(node, lower.OPEN_READ)
+        try:
+            return parse_header_area(os.pread(fd, HEADER_SIZE, 0)), os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def _regular(self, node_id: int) -> Node:
+        node = self.tree.node(node_id)
+        if not node.is_regular:
+            raise ConfigError(f"{node.path()} is no regular file", hint="only regular files have a key of their own")
+        return node
+
+    def describe_file(self, node_id: int) -> dict[str, Any]:
+        """What the header in force says of a regular file, without its DEK. Sizes in bytes."""
+        node = self._regular(node_id)
+        content = node.content
+        if content is not None and content.keyed and content.position < 0:
+            content.write_first_header()
+        area, found = self._header_area(node)
+        result: dict[str, Any] = {
+            "path": node.path(),
+            "plain_size": self.tree.plain_size(node, found),
+            "cipher_size": found.st_size,
+            "has_header": not area.is_absent,
+        }
+        if area.is_absent:
+            return result
+        slot = area.slots[0].slot
+        located = node.located and self.state.keys.place.check(
+            area.place_raw, Kind.FILE, slot.file_id, self.state.directories.where(node)
+        )
+        return result | {
+            "key": self.state.engine.key_arn_of_blob(slot.blob),
+            "file_id": slot.file_id.hex(),
+            "suite": slot.suite.label,
+            "block_size": 1 << slot.block_log2,
+            "sequence": slot.sequence,
+            "length_bound": slot.length_bound,
+            "sealed_blocks": slot.sealed_blocks,
+            "holes": [slot.hole_start, slot.hole_end],
+            "labels": decode_labels(slot.labels),
+            "at_its_place": located,
+        }
+
+    def describe_directory(self, node_id: int) -> dict[str, Any]:
+        """Key and labels that new files in a directory get."""
+        node = self._directory(node_id)
+        directory = self.state.directories.load(node)
+        return {
+            "path": node.path(),
+            "directory_id": directory.directory_id.hex(),
+            "own_key": directory.key_arn or None,
+            "key": self.state.directories.effective_key(node),
+            "labels": self.state.directories.effective_labels(node),
+        }
+
+    def _directory(self, node_id: int) -> Node:
+        node = self.tree.node(node_id)
+        if not node.is_directory:
+            raise ConfigError(f"{node.path()} is no directory", hint="name a directory below the mountpoint")
+        return node
+
+    def set_directory_key(self, node_id: int, key_arn: str) -> None:
+        """New files below the directory get the CMK `key_arn`. Existing files keep theirs."""
+        self.state.directories.set_key(self._directory(node_id), key_arn)
+
+    def owner(self, node_id: int) -> int:
+        """The uid that a node belongs to."""
+        return self.tree.stat(self.tree.node(node_id)).st_uid
+
+    def dek_request(self, node_id: int) -> tuple[bytes, dict[str, str], str]:
+        """What an open of the file would ask the KMS to decrypt: (blob, encryption context, path)."""
+        node = self._regular(node_id)
+        content = node.content
+        if content is not None and content.keyed and content.position < 0:
+            content.write_first_header()
+        area, _ = self._header_area(node)
+        if area.is_absent:
+            raise ConfigError(f"{node.path()} is empty and has no key yet", hint="ask for --access create instead")
+        slot = area.slots[0].slot
+        context = dek_context(self.state.volume.volume_id, slot.file_id, decode_labels(slot.labels))
+        return slot.blob, context, node.path()
+
+    def directory_key(self, node_id: int) -> tuple[str, dict[str, str], str]:
+        """What creating a file in the directory would need: (key ARN, labels, path)."""
+        node = self._directory(node_id)
+        directories = self.state.directories
+        return directories.effective_key(node), directories.effective_labels(node), node.path()

@@ -1,0 +1,142 @@
+"""System calls on the lower directory that the standard library lacks, always relative to a directory descriptor.
+
+Nothing here follows a symlink or opens by path from the root: an attacker who can write the lower directory must
+not be able to lead the daemon out of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import stat as stat_module
+
+from envfs.format.names import TEMPORARY_PREFIX
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+_TMPFS_MAGIC = 0x01021994
+_RAMFS_MAGIC = 0x858458F6
+
+# O_NONBLOCK: a FIFO planted in place of a file must not hang the daemon. It has no effect on regular files.
+OPEN_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+OPEN_WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def rename(old_fd: int, old: bytes, new_fd: int, new: bytes, flags: int = 0) -> None:
+    """renameat2(2); plain renameat(2) where no flag is asked for."""
+    if not flags:
+        os.rename(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd)
+        return
+    _check(_libc.renameat2(old_fd, ctypes.c_char_p(old), new_fd, ctypes.c_char_p(new), ctypes.c_uint(flags)))
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): write back the whole filesystem that `fd` is on."""
+    _check(_libc.syncfs(fd))
+
+
+class _Statfs(ctypes.Structure):
+    _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_long * 32))
+
+
+def never_blocks(fd: int) -> bool:
+    """Whether the filesystem of `fd` lives in memory alone: its reads never wait, its syncs do nothing."""
+    answer = _Statfs()
+    _check(_libc.fstatfs(fd, ctypes.byref(answer)))
+    return int(answer.f_type) & 0xFFFFFFFF in {_TMPFS_MAGIC, _RAMFS_MAGIC}
+
+
+def temporary_name() -> bytes:
+    """A name for something that is renamed into place when it is complete."""
+    return TEMPORARY_PREFIX + secrets.token_hex(8).encode()
+
+
+def exists(dir_fd: int, name: bytes) -> bool:
+    """Whether `name` stands in the directory, whatever it is."""
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def unlink_if_there(dir_fd: int, name: bytes) -> None:
+    """unlink(2) that does not mind a missing file."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        pass
+
+
+def read_small_file(dir_fd: int, name: bytes, limit: int) -> bytes:
+    """The whole of a regular file of at most `limit` bytes.
+
+    Raises OSError(EIO) if it is larger or no regular file: such a thing was not written by envfs.
+    """
+    fd = os.open(name, OPEN_READ, dir_fd=dir_fd)
+    try:
+        found = os.fstat(fd)
+        if not stat_module.S_ISREG(found.st_mode) or found.st_size > limit:
+            raise OSError(errno.EIO, f"{os.fsdecode(name)} is no regular file of at most {limit} bytes")
+        return os.pread(fd, limit + 1, 0)
+    finally:
+        os.close(fd)
+
+
+def write_whole_file(dir_fd: int, name: bytes, content: bytes, mode: int = 0o600) -> None:
+    """Write a new file whole or not at all: an error leaves none."""
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+    try:
+        write_all(fd, content, 0)
+    except OSError:
+        os.unlink(name, dir_fd=dir_fd)
+        raise
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, content: bytes | bytearray | memoryview, offset: int) -> None:
+    """pwrite(2) until everything is written. Raises OSError, ENOSPC where the disk is full."""
+    written = os.pwrite(fd, content, offset)
+    if written == len(content):
+        return
+    rest = memoryview(content)
+    while written < len(rest):
+        step = os.pwrite(fd, rest[written:], offset + written)
+        if step == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written += step
+
+
+def replace_file(dir_fd: int, name: bytes, content: bytes, mode: int = 0o600) -> None:
+    """Replace a small file by a complete new one, atomically: written, synced, renamed over."""
+    temporary = temporary_name()
+    write_whole_file(dir_fd, temporary, content, mode)
+    try:
+        fd = os.open(temporary, OPEN_READ, dir_fd=dir_fd)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError:
+        unlink_if_there(dir_fd, temporary)
+        raise
+
+
+def proc_path(fd: int) -> str:
+    """A path that names the very file behind a descriptor, whatever happened to its name."""
+    return f"/proc/self/fd/{fd}"

@@ -1,0 +1,236 @@
+"""Renames and hard links: the object's authenticated place is written before its name changes.
+
+The order of a rename: name file of the new name, place {current: new, previous: old}, rename(2), removal of the old name file. A crash
+anywhere leaves the object readable at its old or its new name. Where an empty directory is replaced by another, the two
+are exchanged first, so that the target exists at every moment; a crash then leaves the empty one at the old name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as stat_module
+from typing import NamedTuple
+
+from envfs.errors import IntegrityError
+from envfs.format.geometry import HEADER_SIZE
+from envfs.format.header import parse_header_area
+from envfs.format.names import CipherName
+from envfs.format.place import ANYWHERE, Kind, Where
+from envfs.fs import lower
+from envfs.fs.names_on_disk import has_entries, remove_name_file, write_name_file
+from envfs.fs.nodes import Node
+from envfs.fs.raised_mode import open_for_header
+from envfs.fs.state import VolumeState
+from envfs.fs.symlinks import Symlinks
+from envfs.fs.tree import Tree
+
+
+class _Entry(NamedTuple):
+    """One existing name and what stands there."""
+
+    parent: Node
+    dir_fd: int
+    name: bytes
+    cipher: CipherName
+    where: Where
+    found: os.stat_result
+    node: Node | None
+
+
+class Mover:
+    """rename(2) and link(2) of one volume."""
+
+    def __init__(self, state: VolumeState, tree: Tree, symlinks: Symlinks) -> None:
+        self._state = state
+        self._tree = tree
+        self._symlinks = symlinks
+
+    def rename(self, old_id: int, old_name: bytes, new_id: int, new_name: bytes, flags: int) -> None:
+        """renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE; other flags are EINVAL."""
+        if flags & ~(lower.RENAME_NOREPLACE | lower.RENAME_EXCHANGE):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        source = self._entry(old_id, old_name)
+        if source is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        target = self._entry(new_id, new_name)
+        if flags & lower.RENAME_EXCHANGE:
+            self._exchange(source, target)
+            return
+        if target is not None and flags & lower.RENAME_NOREPLACE:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if target is not None and (target.found.st_ino, target.found.st_dev) == (
+            source.found.st_ino,
+            source.found.st_dev,
+        ):
+            return  # rename(2): two links to the same file, nothing happens
+        parent = self._tree.node(new_id)
+        cipher = self._tree.cipher_name(parent, new_name)
+        self._move(source, target, parent, new_name, cipher)
+
+    def _entry(self, parent_id: int, name: bytes) -> _Entry | None:
+        parent = self._tree.node(parent_id)
+        cipher = self._tree.cipher_name(parent, name)
+        dir_fd = self._state.directory_fd(parent)
+        try:
+            found = os.stat(cipher.lower, dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        where = self._state.where(parent, cipher.full)
+        return _Entry(parent, dir_fd, name, cipher, where, found, self._state.nodes.find(found))
+
+    def _move(self, source: _Entry, target: _Entry | None, parent: Node, name: bytes, cipher: CipherName) -> None:
+        state = self._state
+        dir_fd = state.directory_fd(parent)
+        replaces_directory = self._check_target(source, target)
+        write_name_file(dir_fd, cipher, state.unsynced)
+        link_file = self._record_place(source, state.where(parent, cipher.full), dir_fd)
+        target_link_file = None
+        if target is not None:
+            if target.node is not None:
+                state.nodes.pin(target.node, dir_fd, cipher.lower)
+            if stat_module.S_ISLNK(target.found.st_mode):
+                target_link_file = self._symlinks.link_file(dir_fd, cipher.lower, target.found.st_size)
+        if replaces_directory:
+            self._replace_directory(source, dir_fd, cipher)
+        else:
+            os.rename(source.cipher.lower, cipher.lower, src_dir_fd=source.dir_fd, dst_dir_fd=dir_fd)
+        if target is not None and target.node is not None:
+            state.nodes.unlocate(target.node, parent, cipher.lower)
+        self._relocate(source, parent, name, cipher)
+        if stat_module.S_ISREG(source.found.st_mode):
+            state.unsynced.add(dir_fd, cipher.lower)
+        remove_name_file(source.dir_fd, source.cipher.lower)
+        if target_link_file is not None:
+            lower.unlink_if_there(dir_fd, target_link_file)
+        if link_file is not None and source.dir_fd != dir_fd:
+            lower.unlink_if_there(source.dir_fd, link_file)
+
+    def _check_target(self, source: _Entry, target: _Entry | None) -> bool:
+        """POSIX's rules for an existing target; whether it is an empty directory that the source replaces."""
+        if target is None:
+            return False
+        source_is_directory = stat_module.S_ISDIR(source.found.st_mode)
+        if not stat_module.S_ISDIR(target.found.st_mode):
+            if source_is_directory:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            return False
+        if not source_is_directory:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        fd = os.open(target.cipher.lower, lower.OPEN_DIRECTORY, dir_fd=target.dir_fd)
+        try:
+            if has_entries(fd):
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        finally:
+            os.close(fd)
+        return True
+
+    def _replace_directory(self, source: _Entry, dir_fd: int, cipher: CipherName) -> None:
+        fd = os.open(cipher.lower, lower.OPEN_DIRECTORY, dir_fd=dir_fd)
+        try:
+            lower.rename(source.dir_fd, source.cipher.lower, dir_fd, cipher.lower, lower.RENAME_EXCHANGE)
+            self._tree.discard_directory(source.dir_fd, source.cipher.lower, fd)
+        finally:
+            os.close(fd)
+
+    def _relocate(self, entry: _Entry, parent: Node, name: bytes, cipher: CipherName) -> None:
+        node = entry.node
+        if node is None:
+            return
+        node.parent, node.name, node.lower_name, node.full_name = parent, name, cipher.lower, cipher.full
+        node.located = True
+
+    def _exchange(self, first: _Entry, second: _Entry | None) -> None:
+        if second is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        first_link_file = self._record_place(first, second.where, second.dir_fd)
+        second_link_file = self._record_place(second, first.where, first.dir_fd)
+        lower.rename(first.dir_fd, first.cipher.lower, second.dir_fd, second.cipher.lower, lower.RENAME_EXCHANGE)
+        self._relocate(first, second.parent, second.name, second.cipher)
+        self._relocate(second, first.parent, first.name, first.cipher)
+        if first.dir_fd != second.dir_fd:
+            if first_link_file is not None:
+                lower.unlink_if_there(first.dir_fd, first_link_file)
+            if second_link_file is not None:
+                lower.unlink_if_there(second.dir_fd, second_link_file)
+
+    # Places
+
+    def _record_place(self, entry: _Entry, new: Where, new_dir_fd: int) -> bytes | None:
+        """Write that the object is about to move to `new`. For a symlink with a link file, that file's name."""
+        mode = entry.found.st_mode
+        if stat_module.S_ISREG(mode):
+            self._record_file(entry, new)
+        elif stat_module.S_ISDIR(mode):
+            if entry.node is None:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            self._state.directories.move(entry.node, new)
+        elif stat_module.S_ISLNK(mode):
+            return self._record_symlink(entry, new, new_dir_fd)
+        return None
+
+    def _record_symlink(self, entry: _Entry, new: Where, new_dir_fd: int) -> bytes | None:
+        fresh, link_file = self._symlinks.retag(entry.dir_fd, entry.cipher.lower, entry.where, new, new_dir_fd)
+        if fresh is not None and entry.node is not None:
+            self._state.nodes.replace_inode(entry.node, fresh)
+        return link_file
+
+    def _record_file(self, entry: _Entry, new: Where) -> None:
+        """Check that a file is where it belongs, then record where it goes."""
+        content = entry.node.content if entry.node is not None else None
+        place_key = self._state.keys.place
+        if content is not None and content.keyed and content.writable and entry.node is not None:
+            file_id = content.slot.file_id
+            if content.position < 0:
+                content.write_place(place_key.pack(Kind.FILE, file_id, new, entry.where))
+                return
+        fd = open_for_header(self._state, entry.dir_fd, entry.cipher.lower, entry.found)
+        try:
+            area = parse_header_area(os.pread(fd, HEADER_SIZE, 0))
+            file_id = area.file_id or b""
+            if area.is_absent:
+                return
+            if not place_key.check(area.place_raw, Kind.FILE, file_id, entry.where):
+                raise IntegrityError(
+                    f"{entry.where.cipher_name.decode()} was moved, swapped or copied; it is not renamed"
+                )
+            if entry.found.st_nlink > 1 and new != ANYWHERE:
+                if place_key.is_anywhere(area.place_raw, Kind.FILE, file_id):
+                    return
+                raise IntegrityError("a file that never got a second link has one")
+            place = place_key.pack(Kind.FILE, file_id, new, entry.where)
+            lower.write_all(fd, place, 0)
+            os.utime(fd, ns=(entry.found.st_atime_ns, entry.found.st_mtime_ns))
+        finally:
+            os.close(fd)
+        if content is not None:
+            content.place = place
+
+    # Links
+
+    def link(self, node: Node, new_parent_id: int, new_name: bytes) -> os.stat_result:
+        """A further name for a file. From the first one on its place is "anywhere"."""
+        state = self._state
+        if node.is_directory:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        if node.parent is None or not node.located:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        source = self._entry(node.parent.node_id, node.name)
+        if source is None or source.node is not node:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        parent = self._tree.node(new_parent_id)
+        cipher = self._tree.cipher_name(parent, new_name)
+        dir_fd = state.directory_fd(parent)
+        if lower.exists(dir_fd, cipher.lower):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if node.is_symlink and self._symlinks.link_file(source.dir_fd, source.cipher.lower, source.found.st_size):
+            raise PermissionError(errno.EPERM, "a symlink with so long a target can have one name only")
+        write_name_file(dir_fd, cipher, state.unsynced)
+        if source.found.st_nlink == 1:
+            self._record_place(source, ANYWHERE, dir_fd)
+        os.link(source.cipher.lower, cipher.lower, src_dir_fd=source.dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+        if node.is_regular:
+            state.unsynced.add(dir_fd, cipher.lower)
+        found = os.stat(cipher.lower, dir_fd=dir_fd, follow_symlinks=False)
+        state.nodes.adopt(parent, new_name, cipher.lower, cipher.full, found)
+        return found

@@ -1,0 +1,257 @@
+"""Inodes that the kernel knows, and where they stand in the lower directory.
+
+The id that FUSE uses for an inode is also what users see as st_ino, so it is the lower inode number wherever that is
+unambiguous. A number that means something else already (the lower directory spans filesystems, or a number was reused) gets an id
+from a range of its own.
+
+A node is found by its parent's descriptor and its lower name, never by a path, so a rename of a directory above
+changes nothing here. A node whose name has gone is held by a descriptor (`pin`): so its inode number cannot be
+reused while the kernel still knows it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as stat_module
+from collections import deque
+from typing import TYPE_CHECKING
+
+from envfs.fs.lower import OPEN_DIRECTORY, OPEN_PATH
+
+if TYPE_CHECKING:
+    from envfs.fs.content import Content
+    from envfs.fs.directories import Directory
+
+ROOT_ID = 1
+_OWN_RANGE = 1 << 63
+
+
+class Node:
+    """One inode. `pin` is an O_PATH descriptor that holds it while it has no name that we know, or -1."""
+
+    __slots__ = (
+        "content",
+        "directory",
+        "directory_fd",
+        "full_name",
+        "kind",
+        "located",
+        "lookups",
+        "lower_dev",
+        "lower_ino",
+        "lower_name",
+        "name",
+        "no_xattrs",
+        "node_id",
+        "object_id",
+        "parent",
+        "pin",
+    )
+
+    def __init__(self, node_id: int, found: os.stat_result) -> None:
+        self.node_id = node_id
+        self.lower_ino = found.st_ino
+        self.lower_dev = found.st_dev
+        self.kind = stat_module.S_IFMT(found.st_mode)
+        self.lookups = 0
+        self.parent: Node | None = None
+        self.name = b""
+        self.lower_name = b""
+        self.full_name = b""
+        self.located = False  # whether parent and lower_name say where it stands now
+        self.pin = -1
+        self.object_id: bytes | None = None  # file id, once a header was read: tells a file that was exchanged
+        self.content: Content | None = None
+        self.directory: Directory | None = None
+        self.directory_fd = -1
+        self.no_xattrs = False
+
+    @property
+    def is_directory(self) -> bool:
+        return self.kind == stat_module.S_IFDIR
+
+    @property
+    def is_regular(self) -> bool:
+        return self.kind == stat_module.S_IFREG
+
+    @property
+    def is_symlink(self) -> bool:
+        return self.kind == stat_module.S_IFLNK
+
+    def path(self) -> str:
+        """The plain path below the mountpoint, for logs, audit and policies; never used to reach the file."""
+        parts: list[bytes] = []
+        node: Node | None = self
+        while node is not None and node.node_id != ROOT_ID:
+            parts.append(node.name)
+            node = node.parent
+        parts.append(b"")
+        return b"/".join(reversed(parts)).decode("utf-8", "surrogateescape") or "/"
+
+
+class NodeTable:
+    """All nodes that the kernel holds, by node id, and directory descriptors with a bound on their number."""
+
+    def __init__(self, root_fd: int, *, most_descriptors: int) -> None:
+        found = os.fstat(root_fd)
+        self.root = Node(ROOT_ID, found)
+        self.root.directory_fd = root_fd
+        self._root_dev = found.st_dev
+        self.by_id: dict[int, Node] = {ROOT_ID: self.root}
+        self._moved: dict[tuple[int, int], Node] = {}  # nodes whose id is not their lower inode number
+        self._next_own = _OWN_RANGE
+        self._most = most_descriptors
+        self._open_directories: deque[Node] = deque()
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def find(self, found: os.stat_result) -> Node | None:
+        """The node of a lower inode, if the kernel knows it."""
+        node = self.by_id.get(found.st_ino)
+        if node is not None and node.lower_ino == found.st_ino and node.lower_dev == found.st_dev:
+            return node
+        return self._moved.get((found.st_dev, found.st_ino)) if self._moved else None
+
+    def adopt(self, parent: Node, name: bytes, lower_name: bytes, full_name: bytes, found: os.stat_result) -> Node:
+        """The node of what was found at `name` in `parent`: the known one, now standing there, or a new one."""
+        node = self.find(found)
+        if node is None or node.kind != stat_module.S_IFMT(found.st_mode):
+            if node is not None:
+                self._retire(node)
+            node = self._create(found)
+        node.parent, node.name, node.lower_name, node.full_name = parent, name, lower_name, full_name
+        node.located = True
+        if node.pin >= 0:
+            os.close(node.pin)
+            node.pin = -1
+        return node
+
+    def _create(self, found: os.stat_result) -> Node:
+        node_id = found.st_ino
+        if found.st_dev != self._root_dev or node_id in self.by_id:
+            node_id = self._next_own
+            self._next_own += 1
+        node = Node(node_id, found)
+        self.by_id[node_id] = node
+        if node_id != found.st_ino:
+            self._moved[found.st_dev, found.st_ino] = node
+        return node
+
+    def _retire(self, node: Node) -> None:
+        """The lower inode of a known node was replaced behind our back: the old node must not be found again."""
+        self._moved.pop((node.lower_dev, node.lower_ino), None)
+        node.lower_ino = -1
+
+    def replace_inode(self, node: Node, found: os.stat_result) -> None:
+        """The node lives on as another lower inode (a symlink that was rewritten)."""
+        self._moved.pop((node.lower_dev, node.lower_ino), None)
+        node.lower_ino, node.lower_dev = found.st_ino, found.st_dev
+        if node.node_id != found.st_ino:
+            self._moved[found.st_dev, found.st_ino] = node
+
+    def pin(self, node: Node, dir_fd: int, lower_name: bytes) -> None:
+        """Hold the inode before this name of it goes away. An open content holds it by its own descriptor."""
+        if node.pin < 0 and node.content is None:
+            node.pin = os.open(lower_name, OPEN_PATH, dir_fd=dir_fd)
+
+    def pin_open(self, node: Node, fd: int) -> None:
+        """Hold an inode without a name beyond the closing of `fd`, for as long as the kernel knows it."""
+        if not node.located and node.pin < 0 and node.lookups > 0:
+            node.pin = os.open(f"/proc/self/fd/{fd}", os.O_PATH | os.O_CLOEXEC)
+
+    def unlocate(self, node: Node, parent: Node, lower_name: bytes) -> None:
+        """The name `lower_name` in `parent` is gone; if it was the one the node is known by, none is known now."""
+        if node.parent is parent and node.lower_name == lower_name:
+            node.located = False
+
+    def forget(self, node_id: int, count: int) -> None:
+        """FUSE FORGET: the kernel drops `count` references."""
+        node = self.by_id.get(node_id)
+        if node is None or node is self.root:
+            return
+        node.lookups -= count
+        if node.lookups <= 0:
+            del self.by_id[node_id]
+            if self._moved:
+                self._moved.pop((node.lower_dev, node.lower_ino), None)
+            self._close(node)
+
+    def _close(self, node: Node) -> None:
+        if node.pin >= 0:
+            os.close(node.pin)
+            node.pin = -1
+        if node.directory_fd >= 0:
+            os.close(node.directory_fd)
+            node.directory_fd = -1
+
+    def directory_fd(self, node: Node) -> int:
+        """A descriptor of a directory node, opened again if it had to be given back."""
+        fd = node.directory_fd
+        if fd >= 0:
+            return fd
+        if node.pin >= 0:
+            fd = os.open(b".", OPEN_DIRECTORY, dir_fd=node.pin)
+        else:
+            fd = self.open(node, OPEN_DIRECTORY)
+        self._check_same(node, fd)
+        self.keep_directory(node, fd)
+        return fd
+
+    def keep_directory(self, node: Node, fd: int) -> None:
+        """Take over an open descriptor of a directory node."""
+        if node.directory_fd >= 0:
+            os.close(node.directory_fd)
+        node.directory_fd = fd
+        self._open_directories.append(node)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more directories are open than should be."""
+        return len(self._open_directories) > self._most
+
+    def trim(self) -> None:
+        """Give back the oldest directory descriptors. Only between requests: within one they may be in use."""
+        while len(self._open_directories) > self._most * 3 // 4:
+            oldest = self._open_directories.popleft()
+            if oldest.directory_fd >= 0 and oldest is not self.root:
+                os.close(oldest.directory_fd)
+                oldest.directory_fd = -1
+
+    def _check_same(self, node: Node, fd: int) -> None:
+        found = os.fstat(fd)
+        if found.st_ino != node.lower_ino or found.st_dev != node.lower_dev:
+            os.close(fd)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def stat(self, node: Node) -> os.stat_result:
+        """lstat of the lower inode, wherever it stands now. Raises OSError(ESTALE) if something else is there."""
+        if node.content is not None:
+            return os.fstat(node.content.fd)
+        if node.pin >= 0:
+            return os.stat(node.pin)
+        if node is self.root:
+            return os.fstat(node.directory_fd)
+        if node.parent is None or not node.located:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        found = os.stat(node.lower_name, dir_fd=self.directory_fd(node.parent), follow_symlinks=False)
+        if found.st_ino != node.lower_ino or found.st_dev != node.lower_dev:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return found
+
+    def open(self, node: Node, flags: int) -> int:
+        """Open the lower inode of a node itself; never what an attacker may have put in its place."""
+        if node.pin >= 0:
+            return os.open(f"/proc/self/fd/{node.pin}", flags & ~os.O_NOFOLLOW)
+        if node.parent is None or not node.located:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        fd = os.open(node.lower_name, flags, dir_fd=self.directory_fd(node.parent))
+        self._check_same(node, fd)
+        return fd
+
+    def close(self) -> None:
+        """Close every descriptor held by nodes."""
+        for node in self.by_id.values():
+            self._close(node)
+        self.by_id.clear()

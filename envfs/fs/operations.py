@@ -1,0 +1,373 @@
+"""The pyfuse3 adapter: translates requests, attributes and errors, and decides nothing.
+
+Handlers never await, except where the lower filesystem may keep them waiting: then the wait is in a thread and other requests go on
+(`waiting.give_way`). Between the return of a handler and the sending of its reply nothing else runs, which is what lets a read
+answer out of a shared buffer.
+"""
+
+# ruff: noqa: ARG002 - pyfuse3 decides the parameters
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar, cast
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
+
+from envfs.errors import EnvfsError, FormatError, IntegrityError
+from envfs.fs.attributes import Change, change_attributes
+from envfs.fs.content import Content
+from envfs.fs.errno_table import errno_of
+from envfs.fs.filesystem import Filesystem
+from envfs.fs.nodes import Node
+from envfs.fs.waiting import give_way
+
+log = logging.getLogger("envfs.fs")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CAPABILITY = b"security.capability"
+_WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+# From so many bytes on, a read that might wait for a disk is asked for with RWF_NOWAIT first.
+_NO_DATA = FUSEError(errno.ENODATA)
+
+
+def _failed(error: BaseException, request: str) -> FUSEError:
+    """The reply to a request that raised."""
+    if isinstance(error, FUSEError):
+        return error
+    if isinstance(error, OSError):
+        return FUSEError(error.errno or errno.EIO)
+    if isinstance(error, EnvfsError):
+        if isinstance(error, IntegrityError | FormatError):
+            log.error("%s: damage or tampering: %s", request, error)
+        elif errno_of(error) == errno.EIO:
+            log.error("%s: %s: %s", request, type(error).__name__, error)
+        return FUSEError(errno_of(error))
+    log.critical("%s: broken invariant", request, exc_info=error)
+    return FUSEError(errno.EIO)
+
+
+def inline(
+    handler: Callable[Concatenate[Operations, P], R],
+) -> Callable[Concatenate[Operations, P], Awaitable[R]]:
+    """Make a handler that never awaits into the coroutine that pyfuse3 wants, with errors as errno values."""
+    name = handler.__name__.lstrip("_")
+
+    async def handle(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
+        self.filesystem.requests += 1
+        try:
+            return handler(self, *args, **kwargs)
+        except FUSEError:
+            raise
+        except Exception as error:
+            raise _failed(error, name) from None
+        finally:
+            if self.nodes.is_over:
+                self.nodes.trim()
+
+    return handle
+
+
+class Operations(pyfuse3.Operations):
+    """Requests of one mount."""
+
+    supports_dot_lookup = False
+
+    def __init__(self, filesystem: Filesystem, on_ready: Callable[[], None]) -> None:
+        super().__init__()
+        self.filesystem = filesystem
+        state = filesystem.state
+        self.nodes = state.nodes
+        self.enable_writeback_cache = state.options.writeback
+        self.enable_acl = state.options.acl
+        self._options = state.options
+        self._timeout = state.options.entry_timeout
+        self._never_blocks = state.never_blocks
+        self._on_ready = on_ready
+        self._nowait = 0 if state.never_blocks else os.RWF_NOWAIT
+
+    def init(self) -> None:
+        self._on_ready()
+
+    def stacktrace(self) -> None:
+        """pyfuse3 would print stack traces for whoever sets a magic attribute; that is nobody's business."""
+
+    # Attributes
+
+    def _attributes(self, node: Node, found: os.stat_result) -> EntryAttributes:
+        entry = EntryAttributes()
+        entry.st_ino = node.node_id  # type: ignore[assignment]
+        mode = found.st_mode
+        entry.st_mode = mode  # type: ignore[assignment]
+        entry.st_nlink = found.st_nlink
+        entry.st_uid = found.st_uid
+        entry.st_gid = found.st_gid
+        entry.st_rdev = found.st_rdev
+        size = self.filesystem.tree.plain_size(node, found) if node.is_regular or node.is_symlink else found.st_size
+        entry.st_size = size
+        entry.st_blocks = found.st_blocks
+        entry.st_atime_ns = found.st_atime_ns
+        entry.st_mtime_ns = found.st_mtime_ns
+        entry.st_ctime_ns = found.st_ctime_ns
+        entry.entry_timeout = entry.attr_timeout = self._timeout
+        return entry
+
+    def _entry(self, node: Node, found: os.stat_result) -> EntryAttributes:
+        """Attributes for a reply that gives the kernel one more reference to the node."""
+        entry = self._attributes(node, found)
+        node.lookups += 1
+        return entry
+
+    @inline
+    def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        try:
+            node, found = self.filesystem.tree.lookup(parent, name)
+        except FileNotFoundError:
+            missing = EntryAttributes()  # st_ino 0: the kernel may remember that there is nothing
+            missing.entry_timeout = self._timeout
+            return missing
+        return self._entry(node, found)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for node_id, count in inode_list:
+            self.nodes.forget(node_id, count)
+
+    @inline
+    def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        node = self.filesystem.tree.node(inode)
+        return self._attributes(node, self.nodes.stat(node))
+
+    @inline
+    def setattr(
+        self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        node = self.filesystem.tree.node(inode)
+        handle = self.filesystem.handles.get(fh) if fh is not None else None
+        change = Change(
+            mode=attr.st_mode if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            size=attr.st_size if fields.update_size else None,
+        )
+        change_attributes(self.filesystem.state, node, change, handle.content if handle else None, ctx)
+        return self._attributes(node, self.nodes.stat(node))
+
+    @inline
+    def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        return self.filesystem.tree.readlink(self.filesystem.tree.node(inode))
+
+    @inline
+    def statfs(self, ctx: RequestContext) -> StatvfsData:
+        found = os.statvfs(self.nodes.root.directory_fd)
+        answer = StatvfsData()
+        for field in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail"):
+            setattr(answer, field, getattr(found, field))
+        answer.f_namemax = 255
+        return answer
+
+    # Names
+
+    @inline
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        node, found, content = self.filesystem.tree.create(parent, name, mode, ctx)
+        handle = self.filesystem.add_handle(node, content)
+        return FileInfo(fh=handle), self._entry(node, found)  # type: ignore[arg-type]
+
+    @inline
+    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        return self._entry(*self.filesystem.tree.mknod(parent, name, mode, rdev, ctx))
+
+    @inline
+    def mkdir(self, parent: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        return self._entry(*self.filesystem.tree.mkdir(parent, name, mode, ctx))
+
+    @inline
+    def symlink(self, parent: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        return self._entry(*self.filesystem.tree.symlink(parent, name, target, ctx))
+
+    @inline
+    def link(self, inode: int, new_parent: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        node = self.filesystem.tree.node(inode)
+        return self._entry(node, self.filesystem.mover.link(node, new_parent, new_name))
+
+    @inline
+    def unlink(self, parent: int, name: bytes, ctx: RequestContext) -> None:
+        self.filesystem.tree.unlink(parent, name)
+
+    @inline
+    def rmdir(self, parent: int, name: bytes, ctx: RequestContext) -> None:
+        self.filesystem.tree.rmdir(parent, name)
+
+    @inline
+    def rename(
+        self, parent_old: int, name_old: bytes, parent_new: int, name_new: bytes, flags: int, ctx: RequestContext
+    ) -> None:
+        self.filesystem.mover.rename(parent_old, name_old, parent_new, name_new, flags)
+
+    # Directories
+
+    @inline
+    def opendir(self, inode: int, ctx: RequestContext) -> int:
+        return self.filesystem.add_listing(self.filesystem.tree.node(inode))
+
+    @inline
+    def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        for next_id, name, node, found in self.filesystem.listings[fh].read(start_id):
+            if not pyfuse3.readdir_reply(token, name, self._attributes(node, found), next_id):
+                if not node.lookups:
+                    self.nodes.forget(node.node_id, 0)
+                break
+            node.lookups += 1
+
+    @inline
+    def releasedir(self, fh: int) -> None:
+        del self.filesystem.listings[fh]
+
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        node = self.filesystem.listings[fh].node
+        await self._sync("fsyncdir", os.dup(self.nodes.directory_fd(node)), os.fsync)
+
+    # Files
+
+    @inline
+    def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        filesystem = self.filesystem
+        node = filesystem.tree.node(inode)
+        before = node.object_id
+        content = filesystem.state.opener.open(node, ctx, write=bool(flags & _WRITE_FLAGS))
+        handle = filesystem.add_handle(node, content)
+        if flags & os.O_TRUNC:
+            content.truncate(0)
+        # Another file id than last time: the lower file was exchanged, and cached pages are the other one's.
+        same = before is None or before == node.object_id
+        return FileInfo(fh=handle, keep_cache=same)  # type: ignore[arg-type]
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        self.filesystem.requests += 1
+        content = self.filesystem.handles[fh].content
+        try:
+            return cast("bytes", content.read(off, size, self._nowait))
+        except BlockingIOError:
+            return await self._read_in_thread(content, off, size)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP and self._nowait:
+                self._nowait = 0  # this lower filesystem cannot say whether it would wait
+                return await self.read(fh, off, size)
+            raise _failed(error, "read") from None
+        except Exception as error:
+            raise self._damaged(error, fh) from None
+
+    async def _read_in_thread(self, content: Content, off: int, size: int) -> bytes:
+        """Wait for the lower filesystem beside other requests. A write in between may have torn what was read: then again, here."""
+        content.handles += 1
+        writes = content.writes
+        give_way()
+        try:
+            try:
+                return await trio.to_thread.run_sync(content.read_apart, off, size)
+            except IntegrityError:
+                if content.writes == writes:
+                    raise
+                return bytes(content.read(off, size))
+        except Exception as error:
+            raise _failed(error, "read") from None
+        finally:
+            content.handles -= 1
+
+    def _damaged(self, error: Exception, fh: int) -> FUSEError:
+        return _failed(error, f"read of {self.filesystem.handles[fh].node.path()}")
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        self.filesystem.requests += 1
+        handle = self.filesystem.handles[fh]
+        try:
+            return handle.content.write(off, buf)
+        except Exception as error:
+            raise _failed(error, f"write to {handle.node.path()}") from None
+
+    async def flush(self, fh: int) -> None:
+        # Not needed: what the kernel holds it writes before close(2) returns. ENOSYS makes it stop asking.
+        raise FUSEError(errno.ENOSYS)
+
+    @inline
+    def release(self, fh: int) -> None:
+        self.filesystem.release(fh)
+
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        content = self.filesystem.handles[fh].content
+        if content.writable and content.keyed and content.position < 0:
+            content.write_first_header()
+        await self._sync("fsync", os.dup(content.fd), os.fdatasync if datasync else os.fsync)
+        try:
+            # Only now is the content there that a raised bound promises.
+            content.record_length()
+        except Exception as error:
+            raise _failed(error, "fsync") from None
+
+    async def _sync(self, request: str, fd: int, sync: Callable[[int], None]) -> None:
+        """Sync first what the file depends on, then the file, in a thread; closes `fd`."""
+        self.filesystem.requests += 1
+        first = self.filesystem.sync_work()
+
+        def work() -> None:
+            try:
+                if first is not None:
+                    first()
+                sync(fd)
+            finally:
+                os.close(fd)
+
+        try:
+            if self._never_blocks:
+                work()
+            else:
+                give_way()
+                await trio.to_thread.run_sync(work)
+        except Exception as error:
+            raise _failed(error, request) from None
+
+    # Extended attributes
+
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        if self._options.noxattr:
+            raise FUSEError(errno.ENOSYS)
+        if name == _CAPABILITY and self.nodes.by_id[inode].no_xattrs:
+            raise _NO_DATA  # asked before every write(2): the fastest way through the program
+        return await self._getxattr(inode, name)
+
+    @inline
+    def _getxattr(self, inode: int, name: bytes) -> bytes:
+        return self.filesystem.xattrs.get(self.filesystem.tree.node(inode), name)
+
+    @inline
+    def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        self._check_xattrs()
+        self.filesystem.xattrs.set(self.filesystem.tree.node(inode), name, value)
+
+    @inline
+    def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        self._check_xattrs()
+        return self.filesystem.xattrs.names(self.filesystem.tree.node(inode))
+
+    @inline
+    def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        self._check_xattrs()
+        self.filesystem.xattrs.remove(self.filesystem.tree.node(inode), name)
+
+    def _check_xattrs(self) -> None:
+        if self._options.noxattr:
+            raise FUSEError(errno.ENOSYS)
+
+    @inline
+    def access(self, inode: int, mode: int, ctx: RequestContext) -> bool:
+        return True  # the kernel decides (default_permissions) and does not ask

@@ -1,0 +1,164 @@
+"""Extended attributes: sealed, and bound to their file or directory.
+
+The kernel asks for `security.capability` before every write(2) of a mount that has attributes, so the answer "there are none" is
+remembered with the node.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from envfs.errors import FormatError
+from envfs.format.geometry import HEADER_SIZE
+from envfs.format.header import parse_header_area
+from envfs.format.xattr import PASSED_THROUGH
+from envfs.fs.lower import OPEN_PATH, OPEN_READ, proc_path
+from envfs.fs.nodes import Node
+from envfs.fs.state import VolumeState
+
+_LOWER_NAME_MAX = 255
+
+
+class Xattrs:
+    """getxattr(2), setxattr(2), listxattr(2) and removexattr(2) of one volume."""
+
+    def __init__(self, state: VolumeState) -> None:
+        self._state = state
+        self._cipher = state.keys.xattrs
+
+    def get(self, node: Node, name: bytes) -> bytes:
+        """The plain value. Raises OSError(ENODATA) if there is none, IntegrityError for a damaged one."""
+        if name in PASSED_THROUGH:
+            return self._get_acl(node, name)
+        if node.no_xattrs or not (node.is_regular or node.is_directory):
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        fd = self._open(node)
+        try:
+            path = proc_path(fd)
+            if not self._sealed_names(node, path):
+                node.no_xattrs = True
+                raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+            object_id = self._object_id(node)
+            sealed = os.getxattr(path, self._lower_name(object_id, name))
+        finally:
+            os.close(fd)
+        return self._cipher.open(object_id, name, sealed)
+
+    def set(self, node: Node, name: bytes, value: bytes) -> None:
+        """Store a value. What only the lower filesystem can keep or enforce is refused with EOPNOTSUPP."""
+        if name in PASSED_THROUGH:
+            self._set_acl(node, name, value)
+            return
+        self._check_can_have(node)
+        object_id = self._object_id(node)
+        sealed = self._cipher.seal(object_id, name, value)
+        fd = self._open(node)
+        try:
+            os.setxattr(proc_path(fd), self._lower_name(object_id, name), sealed)
+        finally:
+            os.close(fd)
+        node.no_xattrs = False
+
+    def names(self, node: Node) -> list[bytes]:
+        """The plain names of all attributes."""
+        if not (node.is_regular or node.is_directory):
+            return []
+        fd = self._open(node)
+        try:
+            path = proc_path(fd)
+            found = [os.fsencode(lower_name) for lower_name in os.listxattr(path)]
+        finally:
+            os.close(fd)
+        plain = [name for name in found if name in PASSED_THROUGH] if self._state.options.acl else []
+        if len(found) > len(plain):
+            object_id = self._object_id(node)
+            opened = (self._cipher.open_name(object_id, name) for name in found)
+            plain += [name for name in opened if name is not None]
+        return plain
+
+    def remove(self, node: Node, name: bytes) -> None:
+        """Remove an attribute. Raises OSError(ENODATA) if there is none."""
+        if name in PASSED_THROUGH:
+            self._check_acl()
+            lower_name = name
+        else:
+            self._check_can_have(node)
+            lower_name = self._lower_name(self._object_id(node), name)
+        fd = self._open(node)
+        try:
+            os.removexattr(proc_path(fd), lower_name)
+        finally:
+            os.close(fd)
+
+    def _sealed_names(self, node: Node, path: str) -> bool:
+        """Whether the lower file has attributes of ours at all."""
+        try:
+            return any(name.startswith("user.envfs.") for name in os.listxattr(path))
+        except OSError as error:
+            if error.errno in {errno.EOPNOTSUPP, errno.EPERM, errno.EACCES}:
+                return False
+            raise
+
+    def _check_can_have(self, node: Node) -> None:
+        if not (node.is_regular or node.is_directory):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def _object_id(self, node: Node) -> bytes:
+        """File id or directory id. A file that has no header yet gets it, if it is open for writing."""
+        if node.is_directory:
+            return self._state.directories.load(node).directory_id
+        content = node.content
+        if content is not None and content.keyed:
+            if content.position < 0:
+                content.write_first_header()
+            return content.slot.file_id
+        fd = self._state.nodes.open(node, OPEN_READ)
+        try:
+            file_id = parse_header_area(os.pread(fd, HEADER_SIZE, 0)).file_id
+        finally:
+            os.close(fd)
+        if file_id is None:
+            raise OSError(errno.EOPNOTSUPP, "the file has no header yet: write to it first")
+        return file_id
+
+    def _lower_name(self, object_id: bytes, name: bytes) -> bytes:
+        try:
+            lower_name = self._cipher.name(object_id, name)
+        except FormatError:
+            raise OSError(errno.ERANGE, os.strerror(errno.ERANGE)) from None
+        if len(lower_name) > _LOWER_NAME_MAX:
+            raise OSError(errno.ERANGE, "an attribute name of more than 167 bytes does not fit when sealed")
+        return lower_name
+
+    def _open(self, node: Node) -> int:
+        """A descriptor of the node, to be closed; its /proc path is what the attribute calls can use."""
+        if node.content is not None:
+            return os.dup(node.content.fd)
+        if node.pin >= 0:
+            return os.dup(node.pin)
+        if node.is_directory:
+            return os.dup(self._state.directory_fd(node))
+        return self._state.nodes.open(node, OPEN_PATH)
+
+    # POSIX ACLs: kept by the lower filesystem, enforced by the kernel, only if the mount was made with `acl`.
+
+    def _check_acl(self) -> None:
+        if not self._state.options.acl:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def _get_acl(self, node: Node, name: bytes) -> bytes:
+        self._check_acl()
+        fd = self._open(node)
+        try:
+            return os.getxattr(proc_path(fd), name)
+        finally:
+            os.close(fd)
+
+    def _set_acl(self, node: Node, name: bytes, value: bytes) -> None:
+        self._check_acl()
+        fd = self._open(node)
+        try:
+            os.setxattr(proc_path(fd), name, value)
+        finally:
+            os.close(fd)
