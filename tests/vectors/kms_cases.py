@@ -1,0 +1,90 @@
+"""Vectors of section 9: ciphertext blobs."""
+
+from __future__ import annotations
+
+from envfs.crypto.kdf import Label, derive
+from envfs.format.blob import seal_blob
+from envfs.format.context import encode_context
+from tests.vectors.material import (
+    FORMAT_ERROR,
+    INTEGRITY_ERROR,
+    TRUNCATED,
+    UNSUPPORTED_VERSION,
+    Given,
+    VectorFile,
+    fails,
+    fixed,
+    flip,
+    gives,
+    identifier,
+    patch,
+)
+
+BACKING_KEY = fixed("backing key")
+KEY_ID, BACKING_KEY_ID = identifier("key id"), identifier("backing key id")
+SALT = fixed("salt")
+DEK_CONTEXT = {"envfs:file": identifier("file id").hex(), "envfs:volume": identifier("volume id").hex()}
+
+
+def _seal(plaintext: bytes, context: dict[str, str]) -> bytes:
+    return seal_blob(BACKING_KEY, KEY_ID, BACKING_KEY_ID, plaintext, encode_context(context), SALT)
+
+
+def _given(raw: bytes, context: dict[str, str], backing_key: bytes = BACKING_KEY) -> Given:
+    return {"backing_key": backing_key.hex(), "context": context, "raw": raw.hex()}
+
+
+def _blob() -> VectorFile:
+    good: dict[str, tuple[bytes, dict[str, str]]] = {
+        "wrapped DEK": (fixed("DEK"), DEK_CONTEXT),
+        "wrapped DEK with labels": (fixed("DEK"), DEK_CONTEXT | {"project": "apollo"}),
+        "one byte, no context": (b"x", {}),
+        "4,096 bytes": (b"y" * 4096, {"purpose": "test"}),
+    }
+    cases = []
+    for name, (plaintext, context) in good.items():
+        result = {
+            "key_id": KEY_ID.hex(),
+            "backing_key_id": BACKING_KEY_ID.hex(),
+            "salt": SALT.hex(),
+            "plaintext": plaintext.hex(),
+        }
+        cases.append(gives(name, _given(_seal(plaintext, context), context), result))
+    raw = _seal(fixed("DEK"), DEK_CONTEXT)
+    refused = {
+        "nothing": (TRUNCATED, b""),
+        "two bytes": (TRUNCATED, raw[:2]),
+        "header alone": (TRUNCATED, raw[:68]),
+        "no ciphertext": (TRUNCATED, raw[:84]),
+        "more than 4,096 bytes": (FORMAT_ERROR, raw + bytes(4096)),
+        "another magic": (FORMAT_ERROR, patch(raw, 0, b"KE")),
+        "version 2": (UNSUPPORTED_VERSION, patch(raw, 2, b"\2")),
+        "version 2, short": (UNSUPPORTED_VERSION, patch(raw, 2, b"\2")[:3]),
+        "algorithm 0": (FORMAT_ERROR, patch(raw, 3, b"\0")),
+        "algorithm 2": (FORMAT_ERROR, patch(raw, 3, b"\2")),
+        "key id changed": (INTEGRITY_ERROR, flip(raw, 4)),
+        "backing key id changed": (INTEGRITY_ERROR, flip(raw, 20)),
+        "salt changed": (INTEGRITY_ERROR, flip(raw, 36)),
+        "ciphertext changed": (INTEGRITY_ERROR, flip(raw, 68)),
+        "tag changed": (INTEGRITY_ERROR, flip(raw, -1)),
+        "one byte missing": (INTEGRITY_ERROR, raw[:-1]),
+        "one byte left over": (INTEGRITY_ERROR, raw + b"\0"),
+    }
+    cases += [fails(name, failure, _given(broken, DEK_CONTEXT)) for name, (failure, broken) in refused.items()]
+    cases += [
+        fails("no context", INTEGRITY_ERROR, _given(raw, {})),
+        fails("a pair more", INTEGRITY_ERROR, _given(raw, DEK_CONTEXT | {"a": "b"})),
+        fails("a value changed", INTEGRITY_ERROR, _given(raw, DEK_CONTEXT | {"envfs:file": "0" * 32})),
+        fails("run-together context", INTEGRITY_ERROR, _given(_seal(b"x", {"a": "bc"}), {"ab": "c"})),
+        fails("another backing key", INTEGRITY_ERROR, _given(raw, DEK_CONTEXT, fixed("another backing key"))),
+        fails("backing key under another label", INTEGRITY_ERROR, _given(raw, DEK_CONTEXT, _mislabelled())),
+    ]
+    return VectorFile("blob", "9", "a ciphertext blob under an encryption context", cases)
+
+
+def _mislabelled() -> bytes:
+    return derive(BACKING_KEY, Label.BACKING_KEY, SALT)
+
+
+def vector_files() -> list[VectorFile]:
+    return [_blob()]

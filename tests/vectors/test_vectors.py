@@ -1,0 +1,238 @@
+"""The package against the test vectors: what each decoder gives, how it fails, and that encoding comes out the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from envfs.crypto import b64, kdf
+from envfs.crypto.aead import Suite
+from envfs.crypto.secret import Secret
+from envfs.errors import IntegrityError
+from envfs.format import context, header, names, symlink
+from envfs.format.blob import Blob, open_blob, seal_blob
+from envfs.format.block import BlockCodec
+from envfs.format.directory import DirectoryFile
+from envfs.format.geometry import Geometry
+from envfs.format.place import Kind, Where
+from envfs.format.volume import VolumeFile
+from envfs.format.volume_keys import VolumeKeys
+from tests.vectors import generate
+from tests.vectors.load import Case, Decoder, all_cases, run, vector_names
+from tests.vectors.material import to_bytes
+
+
+def _derive(given: Case) -> Case:
+    label = kdf.Label(given["label"])
+    output = kdf.derive(to_bytes(given["key"]), label, to_bytes(given["context"]), given["length"])
+    return {"output": output.hex()}
+
+
+def _base64url(given: Case) -> Case:
+    raw = b64.decode(given["text"])
+    assert b64.encode(raw) == given["text"]
+    return {"raw": raw.hex()}
+
+
+def _context(given: Case) -> Case:
+    raw = to_bytes(given["raw"])
+    pairs = context.decode_context(raw)
+    assert context.encode_context(pairs) == raw
+    return {"pairs": [[key, value] for key, value in pairs.items()]}
+
+
+def _slot(given: Case) -> Case:
+    raw = to_bytes(given["raw"])
+    slot = header.Slot.parse(raw)
+    key = header.header_key(to_bytes(given["dek"]), slot.file_id)
+    if not header.verify_slot(raw, key):
+        raise IntegrityError
+    assert slot.seal(key) == raw
+    return {
+        "suite": slot.suite.label,
+        "block_size": 1 << slot.block_log2,
+        "sequence": slot.sequence,
+        "file_id": slot.file_id.hex(),
+        "length_bound": slot.length_bound,
+        "sealed_blocks": slot.sealed_blocks,
+        "holes": [slot.hole_start, slot.hole_end],
+        "blob": slot.blob.hex(),
+        "labels": slot.labels.hex(),
+    }
+
+
+def _header_area(given: Case) -> Case:
+    area = header.parse_header_area(to_bytes(given["raw"]))
+    if area.is_absent:
+        return {"empty": True}
+    for parsed in area.slots:
+        if parsed.verify(header.header_key(to_bytes(given["dek"]), parsed.slot.file_id)):
+            return {"slot": parsed.position, "sequence": parsed.slot.sequence}
+    raise IntegrityError
+
+
+def _sizes(given: Case) -> Case:
+    geometry = Geometry(given["block_size"])
+    plain = geometry.plain_size(given["cipher_size"])
+    return {"plain_size": plain, "is_exact": geometry.cipher_size(plain) == given["cipher_size"]}
+
+
+def _blocks(given: Case) -> Any:
+    suite, file_id = Suite.from_name(given["suite"]), to_bytes(given["file_id"])
+    key = header.content_key(to_bytes(given["dek"]), file_id, suite)
+    cipher = to_bytes(given["cipher"])
+    geometry = Geometry(given["block_size"])
+    plain = BlockCodec(suite, key, file_id, geometry).open(given["first_index"], cipher, *given["holes"])
+    if not any(given["holes"]):
+        starts = range(0, len(plain) // geometry.block_size * geometry.cipher_block + 1, geometry.cipher_block)
+        nonces = b"".join(cipher[start : start + 12] for start in starts)
+        again = BlockCodec(suite, key, file_id, geometry, lambda length: nonces[:length])
+        assert cipher.startswith(bytes(again.seal(given["first_index"], plain)))
+    return {"plain": bytes(plain)}
+
+
+def _place(given: Case) -> Case:
+    keys = VolumeKeys(Secret(to_bytes(given["volume_key"])))
+    raw, kind, object_id = to_bytes(given["raw"]), Kind(given["kind"].encode()), to_bytes(given["object_id"])
+    where = Where(to_bytes(given["parent_id"]), given["cipher_name"].encode())
+    if not keys.place.check(raw, kind, object_id, where):
+        raise IntegrityError
+    return {"anywhere": keys.place.is_anywhere(raw, kind, object_id)}
+
+
+def _directory_file(given: Case) -> Case:
+    key = VolumeKeys(Secret(to_bytes(given["volume_key"]))).directory
+    raw = to_bytes(given["raw"])
+    directory, place = DirectoryFile.parse(key, raw)
+    assert directory.serialise(key, place) == raw
+    return {
+        "directory_id": directory.directory_id.hex(),
+        "key_arn": directory.key_arn,
+        "labels": [[key, value] for key, value in directory.labels.items()],
+        "place": place.hex(),
+    }
+
+
+def _name(given: Case) -> Case:
+    cipher = VolumeKeys(Secret(to_bytes(given["volume_key"]))).names
+    directory_id, full = to_bytes(given["directory_id"]), given["cipher_name"].encode()
+    name = cipher.decrypt(directory_id, full)
+    again = cipher.encrypt(directory_id, name)
+    assert again.full == full
+    assert again.is_long == (again.full != again.lower)
+    return {"name": name.hex(), "lower_name": again.lower.decode()}
+
+
+def _name_file(given: Case) -> Case:
+    lower = given["lower_name"].encode()
+    full = names.check_name_file(lower, to_bytes(given["content"]))
+    return {"cipher_name": full.decode(), "name_file": names.name_file_for(lower).decode()}
+
+
+def _symlink(given: Case) -> Case:
+    cipher = VolumeKeys(Secret(to_bytes(given["volume_key"]))).symlinks
+    text = given["text"].encode()
+    payload = symlink.parse_text(text)
+    target = cipher.open(payload, Where(to_bytes(given["parent_id"]), given["cipher_name"].encode()))
+    assert symlink.to_text(payload) == text
+    assert symlink.plain_length(len(text)) == len(target)
+    return {"link_id": payload[:16].hex(), "target": target.hex()}
+
+
+def _link_file(given: Case) -> Case:
+    payload = symlink.parse_link_file(given["name"].encode(), to_bytes(given["content"]))
+    assert symlink.to_text(payload) is None
+    return {"link_id": payload[:16].hex()}
+
+
+def _xattr(given: Case) -> Case:
+    cipher = VolumeKeys(Secret(to_bytes(given["volume_key"]))).xattrs
+    object_id, lower, sealed = (
+        to_bytes(given["object_id"]),
+        given["lower_name"].encode(),
+        to_bytes(given["lower_value"]),
+    )
+    name = cipher.open_name(object_id, lower)
+    if name is None:
+        return {"foreign": True}
+    value = cipher.open(object_id, name, sealed)
+    assert (cipher.name(object_id, name), cipher.seal(object_id, name, value)) == (lower, sealed)
+    return {"name": name.hex(), "value": value.hex()}
+
+
+def _volume_file(given: Case) -> Case:
+    key = VolumeKeys(Secret(to_bytes(given["volume_key"]))).volume_file
+    raw = to_bytes(given["raw"])
+    volume = VolumeFile.parse(raw)
+    if not VolumeFile.verify(raw, key):
+        raise IntegrityError
+    assert volume.serialise(key) == raw
+    return {
+        "suite": volume.suite.label,
+        "block_size": volume.block_size,
+        "volume_id": volume.volume_id.hex(),
+        "kms_id": volume.kms_id.hex(),
+        "root_id": volume.root_id.hex(),
+        "created": volume.created,
+        "key_arn": volume.key_arn,
+        "blob": volume.blob.hex(),
+    }
+
+
+def _blob(given: Case) -> Case:
+    raw, backing_key = to_bytes(given["raw"]), to_bytes(given["backing_key"])
+    blob = Blob.parse(raw)
+    assert blob.serialise() == raw
+    encoded = context.encode_context(given["context"])
+    plaintext = bytes(open_blob(backing_key, blob, encoded).expose())
+    assert seal_blob(backing_key, blob.key_id, blob.backing_key_id, plaintext, encoded, blob.salt) == raw
+    return {
+        "key_id": blob.key_id.hex(),
+        "backing_key_id": blob.backing_key_id.hex(),
+        "salt": blob.salt.hex(),
+        "plaintext": plaintext.hex(),
+    }
+
+
+DECODERS: dict[str, Decoder] = {
+    "base64url": _base64url,
+    "blob": _blob,
+    "blocks": _blocks,
+    "context": _context,
+    "derive": _derive,
+    "directory_file": _directory_file,
+    "header_area": _header_area,
+    "link_file": _link_file,
+    "name": _name,
+    "name_file": _name_file,
+    "place": _place,
+    "sizes": _sizes,
+    "slot": _slot,
+    "symlink": _symlink,
+    "volume_file": _volume_file,
+    "xattr": _xattr,
+}
+
+
+@pytest.mark.parametrize(("name", "case"), all_cases())
+def test_vector(name: str, case: Case) -> None:
+    run(DECODERS, name, case)
+
+
+def test_every_file_is_run() -> None:
+    assert vector_names() == sorted(DECODERS)
+
+
+def test_every_failure_is_met_by_every_decoder_that_can_meet_it() -> None:
+    """A structure with magic and version has to have a vector for each of the four failures."""
+    failures: dict[str, set[str]] = {}
+    for file in generate.all_files():
+        failures[file.name] = {case["failure"] for case in file.cases if "failure" in case}
+    every = {"Truncated", "UnsupportedVersion", "FormatError", "IntegrityError"}
+    for name in ("blob", "directory_file", "header_area", "place", "slot", "volume_file"):
+        assert failures[name] == every
+
+
+def test_vectors_are_what_the_generator_writes() -> None:
+    assert generate.main(["--check"]) == 0
