@@ -7,10 +7,10 @@
     directory    factory: directory("shared") or directory("hers", owner=alice, mode=0o700) → a new empty directory.
     lower        an empty directory for a volume, on tmpfs where that takes extended attributes.
     volume       `lower` after `envfs init`.
-    mounted      factory: mounted("noxattr"), mounted(lower=…, path=…, user=alice, home=…) → Mount; the lower directory is
-                 `volume` unless named. Mount.path the mountpoint, .lower, .pid the daemon, .umount(), .remount() (cold caches),
-                 .kill() (SIGKILL; the dead mount is detached), .mount() again after that, .descriptors() how many the
-                 daemon has open.
+    mounted      factory: mounted("noxattr"), mounted(lower=…, path=…, user=alice, home=…) → Mount, of `volume` where no
+                 lower directory is named. Mount.path the mountpoint, .lower, .pid the daemon, .umount(), .remount()
+                 (cold caches), .kill() (SIGKILL; the dead mount is detached), .mount() again after that,
+                 .descriptors() how many the daemon has open.
     unix_users   factory: alice, bob = unix_users("alice", "bob"): Unix users envfs-test-alice-…, with homes.
     unix_group   factory: name = unix_group("staff", alice, bob): a Unix group envfs-test-staff-… with these members.
     run_as       run_as(alice, ["cat", path]) → CompletedProcess (text; never raises on the exit status);
@@ -142,6 +142,8 @@ def mounted(
         user: UnixUser | None = None,
         home: Path | None = None,
     ) -> Mount:
+        if user is not None and not run_as_user(user, lambda: os.access("/dev/fuse", os.R_OK | os.W_OK)):
+            pytest.skip("/dev/fuse is closed to ordinary users")
         lower = request.getfixturevalue("volume") if lower is None else lower
         path = directory(f"mount{len(mounts)}", owner=user) if path is None else path
         mounts.append(Mount(lower, path, options, user, home, envfs).mount())
