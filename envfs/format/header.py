@@ -153,7 +153,7 @@ class HeaderArea:
         return self.slots[0].slot.file_id if self.slots else None
 
 
-def parse_header_area(raw: bytes) -> HeaderArea:
+def parse_header_area(raw: Buffer) -> HeaderArea:
     """The header area in `raw`, the first 1,024 bytes of a lower file or all that it has.
 
     Where something stands in the slots but none parses, the error of the first: Truncated, UnsupportedVersion or
