@@ -21,19 +21,22 @@ _DEVICE = Path("/dev/fuse")
 _FUSE_CONFIGURATION = Path("/etc/fuse.conf")
 
 
-def check_mountpoint(path: Path) -> Path:
-    """The mountpoint as the kernel will name it: an existing, empty directory on which nothing is mounted yet."""
+def check_mountpoint(path: Path, lower: Path) -> Path:
+    """The mountpoint as the kernel will name it: an empty directory, apart from `lower`, with nothing mounted on it."""
     mounted = mountinfo.at_mountpoint(path)
-    try:
-        entries = [] if mounted else os.listdir(path)  # noqa: PTH208  (the errors are those of one system call)
-    except FileNotFoundError:
-        raise MountError(f"the mountpoint {path} does not exist", hint=f"mkdir {path}") from None
-    except NotADirectoryError:
-        raise MountError(f"the mountpoint {path} is not a directory", hint="mount on an empty directory") from None
-    except PermissionError:
-        raise MountError(f"the mountpoint {path} cannot be read", hint="choose a directory of yours") from None
     if mounted is not None:
         raise _mounted_already(path, mounted)
+    if not path.is_dir():
+        exists = os.path.lexists(path)
+        raise MountError(
+            f"the mountpoint {path} {'is not a directory' if exists else 'does not exist'}",
+            hint="mount on an empty directory" if exists else f"mkdir {path}",
+        )
+    _check_apart(lower, path.resolve())
+    try:
+        entries = os.listdir(path)  # noqa: PTH208  (their number is wanted, not their paths)
+    except PermissionError:
+        raise MountError(f"the mountpoint {path} cannot be read", hint="choose a directory of yours") from None
     if entries:
         raise MountError(
             f"the mountpoint {path} is not empty ({len(entries)} entries, which the mount would hide)",
@@ -57,7 +60,7 @@ def _mounted_already(path: Path, entry: mountinfo.MountEntry) -> MountError:
     return MountError(f"{path} is mounted already (from {entry.source})", hint=f"envfs umount {path}")
 
 
-def check_apart(lower: Path, mountpoint: Path) -> None:
+def _check_apart(lower: Path, mountpoint: Path) -> None:
     """Neither may lie in the other: the volume would contain its own mount, or vanish below it."""
     if _is_within(mountpoint, lower):
         raise ConfigError(

@@ -74,7 +74,8 @@ class Connection:
             ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor])))
         try:
             sent = self._socket.sendmsg([line], ancillary)
-            self._socket.sendall(line[sent:])
+            if sent < len(line):  # sending nothing would fail where the daemon has answered and closed already
+                self._socket.sendall(line[sent:])
             with self._socket.makefile("rb") as stream:
                 answer = stream.readline(MAX_LINE)
         except TimeoutError:

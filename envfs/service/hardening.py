@@ -43,7 +43,7 @@ def _lock_memory(libc: ctypes.CDLL) -> bool:
 
 
 def _has_capability(number: int) -> bool:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:  # noqa: PTH123
         for line in status:
             if line.startswith("CapEff:"):
                 return bool(int(line.split()[1], 16) >> number & 1)

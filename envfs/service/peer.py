@@ -47,7 +47,7 @@ def inode_of(descriptor: int) -> Inode:
     fstat(2) would be such a request: on its own mount a daemon would wait for itself. Needs Linux 5.14 (`ino:`).
     """
     fields: dict[str, str] = {}
-    for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii").splitlines():
+    for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
         fields.setdefault(name, value.strip())
     if "ino" not in fields:

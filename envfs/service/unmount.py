@@ -62,6 +62,24 @@ def detach(mountpoint: str, *, lazy: bool) -> None:
         raise MountError(f"cannot unmount {mountpoint}: {said}")
 
 
+def detach_after_writing(mountpoint: str) -> None:
+    """For a daemon that ends by itself, in a thread of its own: unmount; if somebody uses the mount, at least write
+    back.
+
+    Unmounting writes the kernel's dirty pages back, which the daemon's loop must still serve meanwhile. Raises
+    MountError if the mount is in use; what was written to it then has reached the daemon all the same.
+    """
+    try:
+        detach(mountpoint, lazy=False)
+    except MountError:
+        descriptor = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            ctypes.CDLL(None).syncfs(descriptor)
+        finally:
+            os.close(descriptor)
+        raise
+
+
 def _umount2(mountpoint: str, flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.umount2(os.fsencode(mountpoint), flags) == 0:

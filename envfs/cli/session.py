@@ -1,0 +1,66 @@
+"""The KMS for a command: which one, how it is unlocked, and who asks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from envfs.access.resolver import Resolver
+from envfs.cli import passphrase
+from envfs.errors import ConfigError
+from envfs.kms.engine import Engine
+from envfs.kms.rootkey import KEY_FILE_NAME, KeyFileUnlock, PassphraseUnlock
+from envfs.service.config import HOME_VARIABLE, home_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from envfs.kms.model import Principal
+    from envfs.kms.rootkey import Unlock
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open KMS, and the invoking user as its principal."""
+
+    engine: Engine
+    principal: Principal
+
+
+def kms_exists(home: Path) -> bool:
+    """Whether there is a KMS in `home`. Raises OSError where one may not look."""
+    try:
+        (home / DATABASE_NAME).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def unlock_for(home: Path, passphrase_file: Path | None) -> Unlock:
+    """How the KMS in `home` opens: by its key file if it has one and no passphrase is given, else by the passphrase.
+
+    ConfigError if there is no KMS.
+    """
+    if not kms_exists(home):
+        raise ConfigError(
+            f"there is no KMS in {home}", hint=f"envfs kms init makes one; {HOME_VARIABLE} names another directory"
+        )
+    key_file = home / KEY_FILE_NAME
+    if passphrase.named_file(passphrase_file) is None and key_file.exists():
+        return KeyFileUnlock(key_file)
+    return PassphraseUnlock(passphrase.read_passphrase(passphrase_file))
+
+
+@contextlib.contextmanager
+def open_session(passphrase_file: Path | None = None) -> Iterator[Session]:
+    """The KMS of ENVFS_HOME for the length of a command."""
+    home = home_directory()
+    engine = Engine.open(home, unlock_for(home, passphrase_file))
+    try:
+        principal = Resolver(engine).resolve(os.getuid(), os.getgid(), os.getpid())
+        yield Session(engine, principal)
+    finally:
+        engine.close()

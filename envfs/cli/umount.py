@@ -1,0 +1,20 @@
+"""`envfs umount`."""
+
+from __future__ import annotations
+
+import click
+
+from envfs.cli.output import examples
+from envfs.service.unmount import unmount
+
+
+@click.command(epilog=examples("envfs umount ~/vault"))
+@click.argument("mountpoint", type=click.Path())
+@click.option("--lazy", is_flag=True, help="Detach it although it is in use; it ends with its last user.")
+def umount(mountpoint: str, *, lazy: bool) -> None:
+    """Unmount what is mounted at MOUNTPOINT.
+
+    Returns when its daemon has ended, so that LOWER can be mounted again or backed up at once. Works on a dead mount,
+    too ("Transport endpoint is not connected").
+    """
+    unmount(mountpoint, lazy=lazy)

@@ -1,0 +1,222 @@
+"""One mount from beginning to end: wiring, readiness, signals, and the orderly end."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from envfs.access.resolver import Resolver
+from envfs.errors import EnvfsError
+from envfs.fs import loop
+from envfs.fs.filesystem import Filesystem
+from envfs.fs.state import FsOptions
+from envfs.kms.engine import Engine
+from envfs.service import checks, daemon, hardening, log, mountinfo, runtime, unmount
+from envfs.service.control import ControlServer
+from envfs.service.errors import MountError
+from envfs.service.requests import MountFacts, Requests
+from envfs.service.tuning import tune_mount
+from envfs.service.volume import open_volume, parse_volume_file, read_volume_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from envfs.kms.rootkey import Unlock
+    from envfs.service.config import MountOptions
+
+    Report = Callable[[dict[str, Any]], None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """What `envfs mount` was asked for. `lower` and `mountpoint` as `prepare` returns them."""
+
+    lower: Path
+    mountpoint: Path
+    home: Path
+    options: MountOptions
+
+
+def prepare(lower: Path, mountpoint: Path, home: Path, options: MountOptions) -> MountRequest:
+    """Refuse what can be refused before any key is asked for: EnvfsError, OSError."""
+    parse_volume_file(read_volume_file(lower), lower)
+    checks.check_fuse(options)
+    lower = lower.resolve()
+    return MountRequest(lower, checks.check_mountpoint(mountpoint, lower), home, options)
+
+
+def mount_in_background(request: MountRequest, unlock: Unlock) -> dict[str, Any]:
+    """Leave a daemon that serves the mount. Returns when it is usable (`pid`, `device`, `log`), or raises why not."""
+    path = log.log_path(request.home, str(request.mountpoint).strip("/").replace("/", "-") or "root")
+    return daemon.spawn(
+        functools.partial(run, request, unlock, log_file=path),
+        detach=lambda: daemon.detach_streams(lambda: log.to_file(path)),
+        failure_hint=f"see {path}",
+    )
+
+
+def run(request: MountRequest, unlock: Unlock, report: Report, *, log_file: Path | None = None) -> None:
+    """Serve the mount in this process until it is unmounted, or a signal ends it. `report` hears when it is usable."""
+    protection = hardening.protect_process()
+    os.umask(0)  # the modes are the callers'; what the daemon makes for itself says its mode
+    _log.info("mounting %s at %s (%s)", request.lower, request.mountpoint, protection)
+    lock = checks.lock_volume(request.lower, shared=request.options.read_only)
+    try:
+        engine = Engine.open(request.home, unlock)
+        try:
+            _serve(request, engine, report, log_file)
+        finally:
+            engine.close()
+    finally:
+        os.close(lock)
+    _log.info("unmounted %s", request.mountpoint)
+
+
+def _serve(request: MountRequest, engine: Engine, report: Report, log_file: Path | None) -> None:
+    volume = open_volume(request.lower, engine)
+    resolver = Resolver(engine)
+    options = fs_options(request.options)
+    filesystem = Filesystem(request.lower, volume.file, volume.keys, engine, resolver, options)
+    try:
+
+        def answer(entry: mountinfo.MountEntry) -> Requests:
+            facts = MountFacts(
+                device=entry.device,
+                mountpoint=entry.mountpoint,
+                lower=request.lower,
+                home=request.home,
+                options=words(request.options),
+                started=time.time(),
+                log=log_file,
+            )
+            return Requests(facts, volume.file, filesystem, engine, resolver)
+
+        trio.run(_Session(request, filesystem, options, answer, report).run)
+    finally:
+        filesystem.close()
+
+
+class _Session:
+    """The tasks of a running mount: pyfuse3's loop, the control socket, the signals."""
+
+    def __init__(
+        self,
+        request: MountRequest,
+        filesystem: Filesystem,
+        options: FsOptions,
+        answer: Callable[[mountinfo.MountEntry], Requests],
+        report: Report,
+    ) -> None:
+        self._request = request
+        self._mountpoint = os.fspath(request.mountpoint)
+        self._filesystem = filesystem
+        self._options = options
+        self._answer = answer
+        self._report = report
+        self._failure: Exception | None = None
+
+    async def run(self) -> None:
+        """Until the mount is gone. Raises what kept it from becoming usable."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_signals, nursery)
+            try:
+                await loop.serve(
+                    self._filesystem,
+                    self._mountpoint,
+                    fuse_options=fuse_options(self._request.lower, self._request.options),
+                    options=self._options,
+                    on_ready=lambda: nursery.start_soon(self._announce),
+                )
+            except Exception as error:  # noqa: BLE001  (raised again below, outside the nursery's exception group)
+                self._failure = self._failure or error
+            nursery.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _announce(self) -> None:
+        """The kernel's INIT is answered: tune the mount, open the control socket, tell the command, and answer."""
+        try:
+            entry = mountinfo.at_mountpoint(self._mountpoint)
+            if entry is None:
+                raise MountError(f"{self._mountpoint} was unmounted again at once", hint="try again")
+            if os.geteuid() == 0:
+                tune_mount(entry.device)
+            path = runtime.prepare_directory(os.geteuid()) / runtime.socket_name(entry.device)
+            everybody = self._request.options.others_allowed(os.geteuid())
+            control = ControlServer(path, self._answer(entry).handle, everybody=everybody)
+            try:
+                self._report({"pid": os.getpid(), "device": entry.device, "mountpoint": self._mountpoint})
+                await control.serve()
+            finally:
+                control.close()
+        except Exception as error:  # noqa: BLE001  (raised again by run)
+            self._failure = error
+            await self._end()
+
+    async def _watch_signals(self, nursery: trio.Nursery) -> None:
+        """The first signal unmounts in order, a second one at once."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            ending = False
+            async for number in signals:
+                _log.info("%s: unmounting", signal.Signals(number).name)
+                if ending:
+                    loop.stop()
+                else:
+                    ending = True
+                    nursery.start_soon(self._end)
+
+    async def _end(self) -> None:
+        """Unmount while requests are still being answered, since the kernel has pages to write back."""
+        try:
+            await trio.to_thread.run_sync(unmount.detach_after_writing, self._mountpoint, abandon_on_cancel=True)
+        except (EnvfsError, OSError) as error:
+            _log.warning("unmounting by force, what has files open loses them: %s", error)
+            loop.stop()
+
+
+def fs_options(options: MountOptions) -> FsOptions:
+    """What the filesystem has to know of the mount options."""
+    return FsOptions(
+        noxattr=options.noxattr,
+        read_only=options.read_only,
+        acl=options.acl,
+        poll=options.poll,
+        writeback=options.writeback,
+        allow_other=options.others_allowed(os.geteuid()),
+    )
+
+
+def fuse_options(lower: Path, options: MountOptions) -> set[str]:
+    """What libfuse and the kernel have to know: the kernel checks the Unix modes, always, and mountinfo names us."""
+    # fuse_opt.h: a comma in a value is escaped by a backslash.
+    source = os.fspath(lower).replace("\\", "\\\\").replace(",", "\\,")
+    chosen = {"default_permissions", f"fsname={source}", f"subtype={mountinfo.SUBTYPE}", *options.kernel_flags}
+    if options.others_allowed(os.geteuid()):
+        chosen.add("allow_other")
+    if options.read_only:
+        chosen.add("ro")
+    return chosen
+
+
+def words(options: MountOptions) -> tuple[str, ...]:
+    """The options in force, as `-o` spells them."""
+    switches = {
+        "noxattr": options.noxattr,
+        "acl": options.acl,
+        "poll": options.poll is True,
+        "nopoll": options.poll is False,
+        "nowriteback": not options.writeback,
+        "allow_other": options.others_allowed(os.geteuid()),
+    }
+    chosen = [name for name, on in switches.items() if on]
+    return ("ro" if options.read_only else "rw", *chosen, *sorted(options.kernel_flags))

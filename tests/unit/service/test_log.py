@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from envfs.service import log
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAM = """\
+import logging, os, sys
+from pathlib import Path
+from envfs.service import log
+os.umask(0)
+log._MAX_BYTES = 2000
+log.to_file(Path(sys.argv[1]))
+for number in range(400):
+    logging.getLogger("envfs").info("line %d", number)
+os.write(2, b"after the last rotation\\n")
+"""
+
+
+def test_the_log_rotates_and_standard_error_follows(tmp_path: Path) -> None:
+    path = tmp_path / "log/vault.log"
+    subprocess.run([sys.executable, "-c", PROGRAM, path], timeout=60, check=True)
+    names = sorted(os.listdir(path.parent))
+    assert names == ["vault.log", "vault.log.1", "vault.log.2", "vault.log.3"]
+    assert "after the last rotation" in path.read_text()
+    for name in names:
+        found = (path.parent / name).stat()
+        assert found.st_mode & 0o777 == 0o600
+        assert found.st_size <= 2100
+
+
+def test_a_symlink_in_the_place_of_the_log_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log/vault.log").symlink_to(tmp_path / "elsewhere")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tmp_path / "log/vault.log"], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_each_mount_has_a_log_of_its_own(tmp_path: Path) -> None:
+    assert log.log_path(tmp_path, "srv-vault") == tmp_path / "log/srv-vault.log"
+
+
+def test_warnings_reach_syslog_and_the_rest_does_not(tmp_path: Path) -> None:
+    import socket
+
+    path = tmp_path / "syslog"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(os.fspath(path))
+        daemon.settimeout(30)
+        program = (
+            "import logging, sys\nfrom pathlib import Path\nfrom envfs.service import log\n"
+            "log._SYSLOG = sys.argv[2]\nlog.to_file(Path(sys.argv[1]))\n"
+            "logging.getLogger('envfs.fs').info('quiet')\nlogging.getLogger('envfs.fs').error('tampering')\n"
+        )
+        subprocess.run([sys.executable, "-c", program, tmp_path / "log/a.log", path], timeout=60, check=True)
+        message = daemon.recv(4096)
+    assert b"tampering" in message
+    assert b"<27>envfs[" in message  # facility daemon (3 · 8) and severity error (3), RFC 5424 section 6.2.1
