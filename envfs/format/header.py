@@ -17,6 +17,7 @@ from envfs.crypto.secret import Secret
 from envfs.errors import FormatError, IntegrityError
 from envfs.format.context import EMPTY_CONTEXT, decode_labels
 from envfs.format.fields import (
+    ID_SIZE,
     MAX_BLOCK_LOG2,
     MIN_BLOCK_LOG2,
     U64_MAX,
@@ -38,6 +39,9 @@ MAX_VARIABLE_SIZE: Final = 344
 
 _FIXED: Final = struct.Struct(">4sHBBQ16sQQQQHHHH")
 _PADDED: Final = struct.Struct(f">{MAC_OFFSET}s")
+
+_ID_START: Final = 16
+_ID_END: Final = _ID_START + ID_SIZE
 
 assert SLOT_OFFSETS[1] + SLOT_SIZE == HEADER_SIZE
 assert _FIXED.size + MAX_VARIABLE_SIZE == MAC_OFFSET
@@ -63,6 +67,21 @@ class Slot:
     labels: bytes = EMPTY_CONTEXT
 
     def __post_init__(self) -> None:
+        # One expression for the usual case: every open and every header write comes here.
+        if not (
+            MIN_BLOCK_LOG2 <= self.block_log2 <= MAX_BLOCK_LOG2
+            and 1 <= self.sequence <= U64_MAX
+            and len(self.file_id) == ID_SIZE
+            and 0 <= self.length_bound <= U64_MAX
+            and 0 <= self.sealed_blocks <= U64_MAX
+            and (0 <= self.hole_start < self.hole_end <= U64_MAX or self.hole_start == self.hole_end == 0)
+            and 1 <= len(self.blob) <= MAX_VARIABLE_SIZE - len(self.labels)
+            and self.labels == EMPTY_CONTEXT
+        ):
+            self._check()
+
+    def _check(self) -> None:
+        """FormatError that names the wrong field, if one is wrong."""
         check_range(self.block_log2, MIN_BLOCK_LOG2, MAX_BLOCK_LOG2, "slot: log2 of the block size")
         check_range(self.sequence, 1, U64_MAX, "slot: sequence number")
         check_id(self.file_id, "slot: file id")
@@ -75,6 +94,23 @@ class Slot:
             raise FormatError("slot: the hole range ends before it starts")
         check_range(len(self.blob), 1, MAX_VARIABLE_SIZE - len(self.labels), "slot: size of the ciphertext blob")
         decode_labels(self.labels)
+
+    def changed(
+        self, *, sequence: int, length_bound: int, sealed_blocks: int, hole_start: int, hole_end: int
+    ) -> Slot:
+        """The slot that follows this one; file, suite and DEK stay."""
+        return Slot(
+            self.suite,
+            self.block_log2,
+            sequence,
+            self.file_id,
+            length_bound,
+            sealed_blocks,
+            hole_start,
+            hole_end,
+            self.blob,
+            self.labels,
+        )
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
@@ -178,6 +214,17 @@ def parse_header_area(raw: Buffer) -> HeaderArea:
         if second.slot.sequence > first.slot.sequence:
             parsed.reverse()
     return HeaderArea(bytes(raw[:PLACE_SIZE]), tuple(parsed))
+
+
+def peek_file_id(raw: bytes) -> bytes | None:
+    """The file id in a header area without parsing the rest: that of the first slot that begins as one; None if none does.
+
+    Good enough where the id is authenticated by something else, as a place authenticates it.
+    """
+    for offset in SLOT_OFFSETS:
+        if raw[offset : offset + len(MAGIC)] == MAGIC and len(raw) >= offset + _ID_END:
+            return bytes(raw[offset + _ID_START : offset + _ID_END])
+    return None
 
 
 def header_key(dek: Secret | bytes | bytearray, file_id: bytes) -> bytes:

@@ -101,6 +101,19 @@ class PlaceKey:
                 return True
         return ONES_ID in (place.current_parent, place.previous_parent) and self._is_anywhere(place, kind, object_id)
 
+    def moved(self, raw: bytes, kind: Kind, object_id: bytes, old: Where, new: Where) -> bytes | None:
+        """The 128 bytes for an object that is about to go from `old` to `new`; None if by `raw` it does not belong to `old`."""
+        place = parse_place(raw)
+        old_mac = self.mac(kind, object_id, *old)
+        if not (
+            (place.current_parent == old.parent_id and hmac.compare_digest(place.current_mac, old_mac))
+            or (place.previous_parent == old.parent_id and hmac.compare_digest(place.previous_mac, old_mac))
+            or self._is_anywhere(place, kind, object_id)
+        ):
+            return None
+        new_mac = self.mac(kind, object_id, *new)
+        return _LAYOUT.pack(MAGIC, VERSION, 0, new.parent_id, new_mac, old.parent_id, old_mac, _NO_REST)
+
     def is_anywhere(self, raw: bytes, kind: Kind, object_id: bytes) -> bool:
         """Whether the object has, or had until now, several hard links, so that it belongs wherever it is found."""
         return self._is_anywhere(parse_place(raw), kind, object_id)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 
 from envfs.errors import IntegrityError
 from envfs.format.block import BlockCodec
@@ -239,7 +238,7 @@ class Content:
                 "as many blocks were sealed under this file's DEK as is safe; copy the file to get a new DEK"
             )
         if self.sealed - self.slot.sealed_blocks >= _RECORD_EVERY and self.position >= 0:
-            self.write_slot(replace(self.slot, sealed_blocks=self.sealed))
+            self.write_slot(length_bound=self.slot.length_bound)
 
     def truncate(self, size: int) -> None:
         """Set the plain size. Shrinking lowers the length bound first; growing makes a hole."""
@@ -252,7 +251,7 @@ class Content:
 
     def _shrink(self, size: int) -> None:
         if self.slot.length_bound > size:
-            self.write_slot(replace(self.slot, length_bound=size, sealed_blocks=self.sealed))
+            self.write_slot(length_bound=size)
         self.writes += 1
         index, rest = divmod(size, self.geometry.block_size)
         if rest:
@@ -262,7 +261,7 @@ class Content:
         os.ftruncate(self.fd, self.geometry.cipher_size(size))
         self.size = size
         if not size and self.slot.hole_end:
-            self.write_slot(replace(self.slot, hole_start=0, hole_end=0))
+            self.write_slot(length_bound=0, holes=(0, 0))
 
     def _grow(self, size: int) -> None:
         block_size = self.geometry.block_size
@@ -277,12 +276,11 @@ class Content:
         first, end = self.size // block_size, self.geometry.block_count(size)
         if self.slot.hole_end > self.slot.hole_start:
             first, end = min(first, self.slot.hole_start), max(end, self.slot.hole_end)
-        slot = replace(self.slot, hole_start=first, hole_end=end)
         if self.position < 0:
-            self.slot = slot
+            self.slot = self._next_slot(1, 0, (first, end))
             self.write_first_header()
-        elif slot != self.slot:
-            self.write_slot(slot)
+        elif (first, end) != (self.slot.hole_start, self.slot.hole_end):
+            self.write_slot(length_bound=self.slot.length_bound, holes=(first, end))
         self.writes += 1
         os.ftruncate(self.fd, self.geometry.cipher_size(size))
         self.size = size
@@ -310,9 +308,19 @@ class Content:
                 raise
         self.position = 0
 
-    def write_slot(self, slot: Slot) -> None:
+    def _next_slot(self, sequence: int, length_bound: int, holes: tuple[int, int] | None) -> Slot:
+        start, end = holes or (self.slot.hole_start, self.slot.hole_end)
+        return self.slot.changed(
+            sequence=sequence,
+            length_bound=length_bound,
+            sealed_blocks=self.sealed,
+            hole_start=start,
+            hole_end=end,
+        )
+
+    def write_slot(self, *, length_bound: int, holes: tuple[int, int] | None = None) -> None:
         """Write a header to the slot that is not in force; from then on it is. The file's times stay."""
-        slot = replace(slot, sequence=self.slot.sequence + 1)
+        slot = self._next_slot(self.slot.sequence + 1, length_bound, holes)
         position = 1 - self.position
         before = os.fstat(self.fd)
         write_all(self.fd, slot.seal(self.header_key), PLACE_SIZE + SLOT_SIZE * position)
@@ -334,10 +342,9 @@ class Content:
         if not self.writable:
             return
         if self.position < 0:
-            self.slot = replace(self.slot, length_bound=self.size, sealed_blocks=self.sealed)
             self.write_first_header()
         elif self.slot.length_bound != self.size or self.slot.sealed_blocks != self.sealed:
-            self.write_slot(replace(self.slot, length_bound=self.size, sealed_blocks=self.sealed))
+            self.write_slot(length_bound=self.size)
 
     def make_writable(self, fd: int) -> None:
         """Go on with a descriptor that may write. The old one stays open: a thread may be reading through it."""

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from envfs.errors import IntegrityError
 from envfs.format.geometry import HEADER_SIZE
-from envfs.format.header import parse_header_area
+from envfs.format.header import peek_file_id
 from envfs.format.names import CipherName
-from envfs.format.place import ANYWHERE, Kind, Where
+from envfs.format.place import ANYWHERE, PLACE_SIZE, Kind, Where
 from envfs.fs import lower
 from envfs.fs.names_on_disk import has_entries, remove_name_file, write_name_file
 from envfs.fs.nodes import Node
@@ -186,19 +186,17 @@ class Mover:
                 return
         fd = open_for_header(self._state, entry.dir_fd, entry.cipher.lower, entry.found)
         try:
-            area = parse_header_area(os.pread(fd, HEADER_SIZE, 0))
-            file_id = area.file_id or b""
-            if area.is_absent:
-                return
-            if not place_key.check(area.place_raw, Kind.FILE, file_id, entry.where):
-                raise IntegrityError(
-                    f"{entry.where.cipher_name.decode()} was moved, swapped or copied; it is not renamed"
-                )
+            raw = os.pread(fd, HEADER_SIZE, 0)
+            file_id = peek_file_id(raw)
+            if file_id is None:
+                return  # an empty file has no place yet
+            place = place_key.moved(raw[:PLACE_SIZE], Kind.FILE, file_id, entry.where, new)
+            if place is None:
+                raise IntegrityError(f"{entry.parent.path()}: a file that was moved, swapped or copied is not renamed")
             if entry.found.st_nlink > 1 and new != ANYWHERE:
-                if place_key.is_anywhere(area.place_raw, Kind.FILE, file_id):
+                if place_key.is_anywhere(raw[:PLACE_SIZE], Kind.FILE, file_id):
                     return
-                raise IntegrityError("a file that never got a second link has one")
-            place = place_key.pack(Kind.FILE, file_id, new, entry.where)
+                raise IntegrityError(f"{entry.parent.path()}: a file that never got a second link has one")
             lower.write_all(fd, place, 0)
             os.utime(fd, ns=(entry.found.st_atime_ns, entry.found.st_mtime_ns))
         finally:

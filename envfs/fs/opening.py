@@ -174,12 +174,14 @@ class Opener:
             area.place_raw, Kind.FILE, file_id, self._directories.where(node)
         ):
             raise IntegrityError(f"{node.path()} does not belong where it stands: it was moved, swapped or copied")
-        parsed, dek = self._first_authentic(node, area, principal, facts)
+        parsed, slot_key, dek = self._first_authentic(node, area, principal, facts)
         slot = parsed.slot
-        if slot.block_log2 != self._volume.block_log2:
+        try:
+            if slot.block_log2 != self._volume.block_log2:
+                raise IntegrityError(f"{node.path()} has another block size than its volume")
+            codec = self._codec(dek, slot)
+        finally:
             dek.wipe()
-            raise IntegrityError(f"{node.path()} has another block size than its volume")
-        slot_key, codec = self._derive(dek, slot)
         size = self.geometry.plain_size(found.st_size)
         if size < slot.length_bound:
             raise IntegrityError(f"{node.path()} was cut: {size} bytes are left of at least {slot.length_bound}")
@@ -199,12 +201,13 @@ class Opener:
 
     def _first_authentic(
         self, node: Node, area: HeaderArea, principal: Principal, facts: RequestFacts
-    ) -> tuple[ParsedSlot, Secret]:
-        """The newest slot whose MAC is right under the DEK in it, with that DEK."""
+    ) -> tuple[ParsedSlot, bytes, Secret]:
+        """The newest slot whose MAC is right under the DEK in it, with its header key and that DEK."""
         for parsed in area.slots:
             dek = self._decrypt(principal, parsed.slot, facts)
-            if verify_slot(parsed.raw, header_key(dek, parsed.slot.file_id)):
-                return parsed, dek
+            slot_key = header_key(dek, parsed.slot.file_id)
+            if verify_slot(parsed.raw, slot_key):
+                return parsed, slot_key, dek
             dek.wipe()
         raise IntegrityError(f"no header slot of {node.path()} is authentic")
 
@@ -213,14 +216,8 @@ class Opener:
         also = _WRITE_ACTIONS if facts.access == "write" else ()
         return self._engine.decrypt(principal, slot.blob, context, facts, also=also)
 
-    def _derive(self, dek: Secret, slot: Slot) -> tuple[bytes, BlockCodec]:
-        """Header key and block codec; the DEK itself is wiped."""
-        try:
-            slot_key = header_key(dek, slot.file_id)
-            codec = BlockCodec(slot.suite, content_key(dek, slot.file_id, slot.suite), slot.file_id, self.geometry)
-        finally:
-            dek.wipe()
-        return slot_key, codec
+    def _codec(self, dek: Secret, slot: Slot) -> BlockCodec:
+        return BlockCodec(slot.suite, content_key(dek, slot.file_id, slot.suite), slot.file_id, self.geometry)
 
     # New files
 
@@ -249,7 +246,11 @@ class Opener:
             blob=data_key.blob,
             labels=encode_context(labels),
         )
-        slot_key, codec = self._derive(data_key.plaintext, slot)
+        try:
+            slot_key = header_key(data_key.plaintext, file_id)
+            codec = self._codec(data_key.plaintext, slot)
+        finally:
+            data_key.plaintext.wipe()
         place = self._place_key.pack(Kind.FILE, file_id, where, None)
         return Prepared(slot, slot_key, codec, place)
 

@@ -21,6 +21,7 @@ from envfs.fs.state import VolumeState
 from envfs.fs.symlinks import Symlinks
 
 _NAME_MAX = 255
+_MOST_RECENT = 2048
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -35,6 +36,8 @@ class Tree:
         self._nodes = state.nodes
         self._encrypt = state.keys.names.encrypt
         self._symlinks = symlinks
+        # The kernel looks a name up right before it creates, renames or removes it.
+        self._recent: dict[tuple[bytes, bytes], CipherName] = {}
 
     def node(self, node_id: int) -> Node:
         """The node of an id that the kernel uses."""
@@ -45,9 +48,17 @@ class Tree:
 
     def cipher_name(self, parent: Node, name: bytes) -> CipherName:
         """The name in the lower directory. Raises OSError(ENAMETOOLONG) above 255 bytes."""
+        directory = parent.directory or self._state.directories.load(parent)
+        key = (directory.directory_id, name)
+        known = self._recent.get(key)
+        if known is not None:
+            return known
         if len(name) > _NAME_MAX:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        return self._encrypt(self._state.directories.load(parent).directory_id, name)
+        if len(self._recent) >= _MOST_RECENT:
+            self._recent.clear()
+        cipher = self._recent[key] = self._encrypt(directory.directory_id, name)
+        return cipher
 
     # Looking
 

@@ -20,7 +20,7 @@ import pyfuse3
 import trio
 
 # How long to look for a request before sleeping, nanoseconds.
-_LOOK = 80_000
+_LOOK = 100_000
 # A sleep that ended so soon would have been worth looking for.
 _NEARLY = 300_000
 # How many fruitless looks in a row until no more are made; each fruitful one earns one.
