@@ -1,0 +1,1 @@
+"""The audit trail: who asked for which key, what was decided and why; written before a key is handed out."""

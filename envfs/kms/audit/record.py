@@ -1,0 +1,187 @@
+"""Audit records: CloudTrail's fields, and what a Unix host knows beside.
+
+https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
+Never plaintext, ciphertext, tokens or key material. The JSON is put together from pieces that were encoded once, because
+there is one record for each file that is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quote
+from typing import Final, Protocol
+
+from envfs.errors import EnvfsError, KmsError
+from envfs.kms.actions import READ_ONLY
+from envfs.kms.arn import Account
+from envfs.kms.model import NO_FACTS, Principal, RequestFacts
+from envfs.kms.policy.decision import Decision
+from envfs.kms.policy.request import NO_PAIRS
+
+EVENT_VERSION: Final = "1.09"
+
+
+class AuditSink(Protocol):
+    """Where records go. `write` returns when the record is written, or raises: then the caller gets no key."""
+
+    def prepare(self) -> None:
+        """Before a transaction of the store: whatever needs a transaction of its own is done now."""
+
+    def write(self, record: str) -> None:
+        """One record, a JSON object without its closing brace. `Internal` if it cannot be written."""
+
+    def close(self) -> None: ...
+
+
+class Call:
+    """One call of the KMS while it is under way: what the audit record will tell. `principal` None: envfs itself."""
+
+    __slots__ = ("context", "decisions", "event", "facts", "is_recorded", "key_arn", "parameters", "principal")
+
+    def __init__(
+        self,
+        event: str,
+        principal: Principal | None,
+        facts: RequestFacts = NO_FACTS,
+        context: Mapping[str, str] = NO_PAIRS,
+        parameters: Mapping[str, object] | None = None,
+    ) -> None:
+        self.event = event
+        self.principal = principal
+        self.facts = facts
+        self.context = context
+        self.parameters = parameters
+        self.key_arn = ""
+        self.is_recorded = False
+        self.decisions: list[Decision] = []
+
+
+class Recorder:
+    """Turns calls into records and hands them to a sink."""
+
+    def __init__(self, sink: AuditSink, account: Account) -> None:
+        self._sink = sink
+        self._account = account
+        self._second = -1
+        self._time_text = ""
+        self._tail = f',"eventType":"AwsApiCall","recipientAccountId":"{account.account_id}","envfs":{{'
+
+    def prepare(self) -> None:
+        self._sink.prepare()
+
+    def close(self) -> None:
+        self._sink.close()
+
+    def record(self, call: Call, now: float, generation: int, error: EnvfsError | None = None) -> None:
+        """Writes the record of `call`, which succeeded or failed with `error`. `generation` is the store's."""
+        random = os.urandom(32).hex()
+        principal = call.principal
+        pieces = [
+            _identity(principal, self._account),
+            f',"eventTime":"{self._format_time(now)}"',
+            _event(call.event, self._account.region),
+            _parameters(call),
+            f',"requestID":"{_uuid(random, 0)}","eventID":"{_uuid(random, 32)}"',
+            _resource(call.key_arn, self._account.account_id) if call.key_arn else "",
+            "" if error is None else _error(error),
+            self._tail,
+            _unix(principal, call.facts),
+            f'"decisions":[{",".join([_decision(decision) for decision in call.decisions])}],"generation":{generation}}}',
+        ]
+        self._sink.write("".join(pieces))
+
+    def _format_time(self, now: float) -> str:
+        second = int(now)
+        if second != self._second:
+            self._time_text = format_time(second)
+            self._second = second
+        return self._time_text
+
+
+def format_time(second: int) -> str:
+    """CloudTrail's eventTime: UTC in whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+
+
+def _uuid(random: str, start: int) -> str:
+    """A version 4 UUID (RFC 9562 section 5.4) from 32 hexadecimal digits."""
+    return (
+        f"{random[start : start + 8]}-{random[start + 8 : start + 12]}-4{random[start + 13 : start + 16]}"
+        f"-a{random[start + 17 : start + 20]}-{random[start + 20 : start + 32]}"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _identity_json(arn: str, uid: int, name: str, account_id: str, *, root: bool) -> str:
+    identity = {
+        "type": "Root" if root else "IAMUser",
+        "principalId": str(uid),
+        "arn": arn,
+        "accountId": account_id,
+        "userName": name,
+    }
+    return f'{{"eventVersion":"{EVENT_VERSION}","userIdentity":{compact(identity)}'
+
+
+def _identity(principal: Principal | None, account: Account) -> str:
+    if principal is None:
+        return f'{{"eventVersion":"{EVENT_VERSION}","userIdentity":{{"type":"AWSService","invokedBy":"envfs"}}'
+    return _identity_json(
+        principal.arn, principal.uid, principal.name, account.account_id, root=principal.is_account_root
+    )
+
+
+@lru_cache(maxsize=256)
+def _event(event: str, region: str) -> str:
+    source, _, name = event.rpartition(":") if ":" in event else ("kms", "", event)
+    read_only = "true" if name in READ_ONLY else "false"
+    return (
+        f',"eventSource":{quote(f"{source}.envfs")},"eventName":{quote(name)},"awsRegion":{quote(region)}'
+        f',"readOnly":{read_only},"responseElements":null,"requestParameters":'
+    )
+
+
+def _parameters(call: Call) -> str:
+    pieces = [f'"keyId":{quote(call.key_arn)}'] if call.key_arn else []
+    if call.context:
+        pairs = ",".join([f"{quote(key)}:{quote(value)}" for key, value in call.context.items()])
+        pieces.append(f'"encryptionContext":{{{pairs}}}')
+    if call.parameters:
+        pieces += [f"{quote(name)}:{compact(value)}" for name, value in call.parameters.items()]
+    return f"{{{','.join(pieces)}}}"
+
+
+@lru_cache(maxsize=4096)
+def _resource(arn: str, account_id: str) -> str:
+    return f',"resources":[{compact({"accountId": account_id, "type": "AWS::KMS::Key", "ARN": arn})}]'
+
+
+def _error(error: EnvfsError) -> str:
+    code = error.code if isinstance(error, KmsError) else "KMSInternalException"
+    return f',"errorCode":{quote(code)},"errorMessage":{quote(error.message)}'
+
+
+def _unix(principal: Principal | None, facts: RequestFacts) -> str:
+    who = "" if principal is None else f'"uid":{principal.uid},"gid":{principal.gid},"pid":{principal.pid},'
+    path = "" if facts.path is None else f'"path":{quote(facts.path)},'
+    access = "" if facts.access is None else f'"access":"{facts.access}",'
+    via = "" if facts.via_service is None else f'"viaService":{quote(facts.via_service)},'
+    return f"{who}{path}{access}{via}"
+
+
+@lru_cache(maxsize=4096)
+def _decision_json(decision: Decision) -> str:
+    statements: Sequence[dict[str, object]] = [statement._asdict() for statement in decision.statements]
+    return compact({"allowed": decision.allowed, "reason": decision.reason.value, "statements": statements})
+
+
+def _decision(decision: Decision) -> str:
+    return _decision_json(decision)
+
+
+def compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

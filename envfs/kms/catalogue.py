@@ -1,0 +1,139 @@
+"""The keys, aliases and policies of the store in the form in which requests use them, kept until the store changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from envfs.errors import NotFound
+from envfs.kms.arn import Account, key_id_text
+from envfs.kms.model import KeyManager, KeyMetadata, KeyState, Principal
+from envfs.kms.policy.parser import parse_identity_policy, parse_key_policy
+from envfs.kms.policy.request import KeyFacts
+from envfs.kms.policy.statement import Policy
+from envfs.kms.schema import ALIASES, BACKING_KEYS, IDENTITY_POLICIES, KEYS, BackingKeyRow, KeyRow
+from envfs.kms.sealed_store import SealedStore
+
+# A cache must not grow with the number of users or keys that ever came by.
+_MAX_CACHED: Final = 20_000
+
+_KEY_TABLES: Final = frozenset({KEYS.name, ALIASES.name})
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A CMK, ready for use."""
+
+    row: KeyRow
+    arn: str
+    state: KeyState
+    policy: Policy
+    facts: KeyFacts
+
+    @property
+    def is_service_managed(self) -> bool:
+        return self.row.manager == KeyManager.SERVICE
+
+    def metadata(self, account: Account) -> KeyMetadata:
+        row = self.row
+        return KeyMetadata(
+            key_id_text(row.key_id),
+            self.arn,
+            account.account_id,
+            row.created,
+            self.state,
+            row.description,
+            KeyManager(row.manager),
+            row.spec,
+            row.usage,
+            row.origin,
+        )
+
+
+class Catalogue:
+    """Reads through to the store. Keys that belong to envfs itself are found by `owned_key` alone."""
+
+    def __init__(self, store: SealedStore, account: Account) -> None:
+        self._store = store
+        self._account = account
+        self._keys: dict[bytes, Key] = {}
+        self._aliases: dict[str, bytes] = {}
+        self._identity: dict[tuple[str, frozenset[str]], tuple[Policy, ...]] = {}
+
+    def drop(self, tables: frozenset[str]) -> None:
+        """Forgets what depends on `tables`."""
+        if tables & _KEY_TABLES:
+            self._keys.clear()
+            self._aliases.clear()
+        if IDENTITY_POLICIES.name in tables:
+            self._identity.clear()
+
+    def find(self, key_id: bytes) -> Key | None:
+        """The key with this id, unless it is none of the callers' business."""
+        key = self._keys.get(key_id)
+        if key is None:
+            row = self._store.get(KEYS, key_id)
+            if row is None or row.manager == KeyManager.OWNED:
+                return None
+            key = self.load(row)
+            _limit(self._keys)
+            self._keys[key_id] = key
+        return key
+
+    def resolve(self, reference: str) -> Key:
+        """The key that a caller names by id, ARN, alias or alias ARN. NotFound, InvalidArn or InvalidAliasName."""
+        parsed = self._account.parse_reference(reference)
+        key_id = parsed.key_id if parsed.alias is None else self.alias_target(parsed.alias)
+        key = None if key_id is None else self.find(key_id)
+        if key is None:
+            raise NotFound(f"there is no key {reference!r}", hint="see: envfs key list")
+        return key
+
+    def alias_target(self, name: str) -> bytes | None:
+        """The id of the key behind an alias."""
+        key_id = self._aliases.get(name)
+        if key_id is None:
+            row = self._store.get(ALIASES, name)
+            if row is None:
+                return None
+            key_id = row.key_id
+            _limit(self._aliases)
+            self._aliases[name] = key_id
+        return key_id
+
+    def owned_key(self) -> KeyRow:
+        """The CMK that belongs to envfs itself."""
+        (row,) = self._store.find(KEYS, manager=KeyManager.OWNED.value)
+        return row
+
+    def backing_key(self, backing_key_id: bytes) -> BackingKeyRow | None:
+        return self._store.get(BACKING_KEYS, backing_key_id)
+
+    def identity_policies(self, principal: Principal) -> tuple[Policy, ...]:
+        """The policies attached to the principal or one of his groups, in the order of their owners' ARNs and their names."""
+        cache_key = (principal.arn, principal.group_arns)
+        found = self._identity.get(cache_key)
+        if found is None:
+            found = self._load_identity_policies(principal)
+            _limit(self._identity)
+            self._identity[cache_key] = found
+        return found
+
+    def _load_identity_policies(self, principal: Principal) -> tuple[Policy, ...]:
+        return tuple(
+            parse_identity_policy(row.policy, f"identity policy {row.name!r} of {owner}", self._account)
+            for owner in sorted({principal.arn, *principal.group_arns})
+            for row in self._store.find(IDENTITY_POLICIES, principal=owner)
+        )
+
+    def load(self, row: KeyRow) -> Key:
+        """The key of an authentic row."""
+        arn = self._account.key_arn(row.key_id)
+        aliases = tuple(alias.name for alias in self._store.find(ALIASES, key_id=row.key_id))
+        facts = KeyFacts(arn, row.spec, row.usage, row.origin, aliases)
+        return Key(row, arn, KeyState(row.state), parse_key_policy(row.policy, self._account), facts)
+
+
+def _limit(cache: dict[bytes, Key] | dict[str, bytes] | dict[tuple[str, frozenset[str]], tuple[Policy, ...]]) -> None:
+    if len(cache) >= _MAX_CACHED:
+        cache.clear()

@@ -1,0 +1,155 @@
+"""What all operations of the engine share: the newest state, the way to a decision, the record of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+from envfs.errors import AccessDenied, EnvfsError
+from envfs.kms.actions import PREFIX
+from envfs.kms.arn import Account
+from envfs.kms.audit.record import Call, Recorder
+from envfs.kms.catalogue import Catalogue, Key
+from envfs.kms.keyring import Keyring
+from envfs.kms.model import NO_FACTS, Principal, RequestFacts
+from envfs.kms.policy.decision import Decision
+from envfs.kms.policy.evaluator import evaluate
+from envfs.kms.policy.request import NO_EXTRA, NO_PAIRS, ConditionValue, Request
+from envfs.kms.schema import BACKING_KEYS, PINS
+from envfs.kms.sealed_store import SealedStore, Transaction
+from envfs.kms.states import check_state
+
+EVERY_RESOURCE: Final = "*"
+
+
+class UserDirectory(Protocol):
+    """The host's user database, as far as policies need it."""
+
+    def uid_of(self, name: str) -> int | None:
+        """The uid of the user called `name`; None if there is none."""
+
+
+class Core:
+    """The parts of an engine. Used from one thread at a time."""
+
+    def __init__(
+        self,
+        store: SealedStore,
+        account: Account,
+        keyring: Keyring,
+        recorder: Recorder,
+        clock: Callable[[], float],
+        users: UserDirectory,
+    ) -> None:
+        self._store = store
+        self._account = account
+        self._keyring = keyring
+        self._recorder = recorder
+        self._clock = clock
+        self._users = users
+        self._catalogue = Catalogue(store, account)
+        self._pins: dict[int, str] | None = None
+        self._principal_prefix = account.principal_prefix
+
+    def _refresh(self) -> bool:
+        """Every call begins with this: what another process changed counts from now on. True if anything did change."""
+        tables = self._store.poll()
+        if not tables:
+            return False
+        self._catalogue.drop(tables)
+        if BACKING_KEYS.name in tables:
+            self._keyring.forget()
+        if PINS.name in tables:
+            self._pins = None
+        return True
+
+    def _request(
+        self,
+        call: Call,
+        action: str,
+        key: Key | None,
+        resource: str = EVERY_RESOURCE,
+        extra: Mapping[str, ConditionValue] = NO_EXTRA,
+    ) -> Request:
+        assert call.principal is not None  # only calls of somebody are authorised
+        return Request(
+            call.principal,
+            action,
+            resource if key is None else key.arn,
+            None if key is None else key.facts,
+            call.context,
+            call.facts,
+            extra,
+            self._clock(),
+            self._account.account_id,
+            self._principal_prefix,
+        )
+
+    def _decide(self, request: Request, key: Key | None) -> Decision:
+        policy = None if key is None else key.policy
+        return evaluate(request, policy, self._catalogue.identity_policies(request.principal))
+
+    def _authorise_key(
+        self, call: Call, key: Key, *, also: Sequence[str] = (), extra: Mapping[str, ConditionValue] = NO_EXTRA
+    ) -> None:
+        """AccessDenied unless policies allow the call's event and the actions `also`; then the key's state is looked at."""
+        call.key_arn = key.arn
+        for action in (PREFIX + call.event, *also):
+            decision = self._decide(self._request(call, action, key, extra=extra), key)
+            call.decisions.append(decision)
+            if not decision.allowed:
+                raise self._denied(call, action, key.arn, decision)
+        # After the decision: the state of a key is nothing that a stranger should learn.
+        check_state(call.event, key.state, key.row.origin, key.arn)
+        for action in also:
+            check_state(action.removeprefix(PREFIX), key.state, key.row.origin, key.arn)
+
+    def _authorise(
+        self, call: Call, action: str, resource: str = EVERY_RESOURCE, extra: Mapping[str, ConditionValue] = NO_EXTRA
+    ) -> None:
+        """AccessDenied unless identity policies allow `action`, which involves no key."""
+        decision = self._decide(self._request(call, action, None, resource, extra), None)
+        call.decisions.append(decision)
+        if not decision.allowed:
+            raise self._denied(call, action, resource, decision)
+
+    def _denied(self, call: Call, action: str, resource: str, decision: Decision) -> AccessDenied:
+        assert call.principal is not None
+        return AccessDenied(f"{call.principal.arn} is not allowed to perform {action} on {resource}: {decision.text}")
+
+    @contextmanager
+    def _recorded(
+        self,
+        event: str,
+        principal: Principal | None,
+        facts: RequestFacts = NO_FACTS,
+        parameters: Mapping[str, object] | None = None,
+    ) -> Iterator[Call]:
+        """A call that hands out no key: recorded when it has succeeded, and when it has failed."""
+        self._refresh()
+        call = Call(event, principal, facts, NO_PAIRS, parameters)
+        try:
+            yield call
+        except EnvfsError as error:
+            self._record(call, error)
+            raise
+        if not call.is_recorded:
+            self._record(call, None)
+
+    @contextmanager
+    def _change(self, call: Call) -> Iterator[Transaction]:
+        """A change of the store within `_recorded`. Its record is written before it is committed: none without the other."""
+        self._recorder.prepare()
+        with self._store.transaction() as transaction:
+            yield transaction
+            self._record(call, None)
+            call.is_recorded = True
+        self._refresh()
+
+    def _now(self) -> int:
+        """Seconds since 1970, as rows have them."""
+        return int(self._clock())
+
+    def _record(self, call: Call, error: EnvfsError | None) -> None:
+        self._recorder.record(call, self._clock(), self._store.generation, error)

@@ -1,0 +1,152 @@
+"""The engine: a KMS that has been opened."""
+
+from __future__ import annotations
+
+import pwd
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from envfs.errors import ConfigError, IntegrityError
+from envfs.format.blob import Blob
+from envfs.kms.administrative import AdministrativeOperations
+from envfs.kms.arn import Account
+from envfs.kms.audit.record import Recorder
+from envfs.kms.audit.trail import AUDIT_DIRECTORY, AuditTrail
+from envfs.kms.core import UserDirectory
+from envfs.kms.cryptographic import CryptographicOperations
+from envfs.kms.keyring import Keyring
+from envfs.kms.rootkey import Unlock, open_slots
+from envfs.kms.schema import ROOT_SLOTS, STORE, RootSlotRow, StoreRow
+from envfs.kms.sealed_store import SealedStore
+from envfs.kms.sqlite_store import SqliteStore
+
+DATABASE: Final = "kms.db"
+
+
+class HostUsers:
+    """The user database of this host (getpwnam(3))."""
+
+    def uid_of(self, name: str) -> int | None:
+        try:
+            return pwd.getpwnam(name).pw_uid
+        except KeyError:
+            return None
+
+
+class Engine(CryptographicOperations, AdministrativeOperations):
+    """All operations of a KMS in one directory. Used from one thread at a time, and not carried over a fork.
+
+    Every call first looks whether another process changed the store, so a change counts from the next call on.
+    """
+
+    def __init__(
+        self,
+        row: StoreRow,
+        store: SqliteStore,
+        sealed: SealedStore,
+        keyring: Keyring,
+        trail: AuditTrail,
+        *,
+        clock: Callable[[], float],
+        users: UserDirectory,
+    ) -> None:
+        account = Account(row.partition, row.region, row.account)
+        super().__init__(sealed, account, keyring, Recorder(trail, account), clock, users)
+        self._row = row
+        self._database = store
+        self._is_closed = False
+
+    @classmethod
+    def open(
+        cls,
+        home: Path,
+        unlock: Unlock,
+        *,
+        clock: Callable[[], float] = time.time,
+        users: UserDirectory | None = None,
+    ) -> Self:
+        """The KMS in `home`. ConfigError if there is none, or `unlock` does not open it; IntegrityError if it was tampered with;
+        UnsupportedVersion if a newer release made it. Takes as long as `unlock` does (a passphrase: half a second).
+        """
+        check_home(home)
+        store = SqliteStore.open(home / DATABASE)
+        try:
+            store_id, slots = read_slots(store)
+            root_key = open_slots(slots, store_id, unlock)
+            try:
+                sealed = SealedStore(store, root_key, store_id)
+                row = sealed.get(STORE, 1)
+                if row is None or row.store_id != store_id:
+                    raise IntegrityError("table store of the KMS's store: its row is not authentic")
+                sealed.find(ROOT_SLOTS)  # all of them must be authentic, not only the one that opened
+                trail = AuditTrail(home / AUDIT_DIRECTORY, sealed, root_key, store_id, clock)
+                keyring = Keyring(root_key, store_id)
+                return cls(row, store, sealed, keyring, trail, clock=clock, users=users or HostUsers())
+            except BaseException:
+                root_key.wipe()
+                raise
+        except BaseException:
+            store.close()
+            raise
+
+    @property
+    def store_id(self) -> bytes:
+        """16 bytes that name this KMS; volumes carry them."""
+        return self._row.store_id
+
+    @property
+    def owner_uid(self) -> int:
+        """The uid of the account root."""
+        return self._row.owner_uid
+
+    @property
+    def account(self) -> Account:
+        """Partition, region and account id, and the ARNs that follow from them."""
+        return self._account
+
+    def key_arn_of_blob(self, blob: bytes) -> str:
+        """The ARN of the key that `blob` says it is under, whether there is such a key or not. FormatError if it is no blob."""
+        return self._account.key_arn(Blob.parse(blob).key_id)
+
+    def close(self) -> None:
+        """Anchors the audit trail, wipes every key and closes the store. Harmless when repeated."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._recorder.close()
+        finally:
+            self._keyring.wipe()
+            self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_home(home: Path) -> None:
+    """ConfigError unless `home` is a directory that nobody but its owner can change."""
+    try:
+        status = home.stat()
+    except FileNotFoundError:
+        raise ConfigError(f"there is no KMS in {home}", hint="make one with: envfs kms init") from None
+    if not home.is_dir():
+        raise ConfigError(f"{home} is not a directory", hint="ENVFS_HOME names the directory of the KMS")
+    if status.st_mode & 0o022:
+        raise ConfigError(f"{home} can be changed by others than its owner", hint=f"chmod 0700 {home}")
+
+
+def read_slots(store: SqliteStore) -> tuple[bytes, list[RootSlotRow]]:
+    """The store id and the slots, before anything can be authenticated."""
+    rows = store.select(STORE, {})
+    if len(rows) != 1:
+        raise IntegrityError("table store of the KMS's store: there is not exactly one row")
+    slots = [ROOT_SLOTS.make(row[:-1]) for row in store.select(ROOT_SLOTS, {})]
+    return STORE.make(rows[0][:-1]).store_id, slots

@@ -1,0 +1,123 @@
+"""The condition keys: which there are, and where each request has its value.
+
+https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html; `envfs:…` are extensions. Names are compared without
+case. A key that is not here is refused when a policy is put: a misspelt name would silently never (or always) match.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from envfs.errors import MalformedPolicy
+from envfs.kms.policy.request import CannotEvaluate, ConditionValue, KeyFacts, Request
+
+Getter: TypeAlias = Callable[[Request], ConditionValue | None]
+
+_CONTEXT_PREFIX: Final = "kms:encryptioncontext:"
+_PREFIXED: Final = ("aws:principaltag/", "aws:resourcetag/", "aws:requesttag/")
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionKey:
+    """`getter` gives None where the request has no such key."""
+
+    name: str
+    getter: Getter
+    multi_valued: bool = False
+    identity_only: bool = False
+
+
+def _of_key(read: Callable[[KeyFacts], ConditionValue]) -> Getter:
+    def getter(request: Request) -> ConditionValue | None:
+        return None if request.key is None else read(request.key)
+
+    return getter
+
+
+def _extra(name: str) -> Getter:
+    key = name.lower()
+    return lambda request: request.extra.get(key)
+
+
+def _key_property(name: str, read: Callable[[KeyFacts], ConditionValue]) -> Getter:
+    """A property of the key; where there is none yet (CreateKey), the request's."""
+    key = name.lower()
+
+    def getter(request: Request) -> ConditionValue | None:
+        return request.extra.get(key) if request.key is None else read(request.key)
+
+    return getter
+
+
+def _encryption_context(name: str) -> Getter:
+    lower = name.lower()
+
+    def getter(request: Request) -> str | None:
+        found: str | None = None
+        for key, value in request.context.items():
+            if key.lower() == lower:
+                if found is not None:
+                    raise CannotEvaluate(f"the encryption context has several keys {name!r} that differ in case only")
+                found = value
+        return found
+
+    return getter
+
+
+def _current_time(request: Request) -> str:
+    return datetime.datetime.fromtimestamp(request.now, datetime.UTC).isoformat()
+
+
+_SIMPLE: Final = (
+    ConditionKey("kms:EncryptionContextKeys", lambda request: tuple(request.context), multi_valued=True),
+    ConditionKey("kms:ViaService", lambda request: request.facts.via_service),
+    ConditionKey("kms:CallerAccount", lambda request: request.principal.arn.split(":")[4]),
+    ConditionKey("kms:KeySpec", _key_property("kms:KeySpec", lambda key: key.spec)),
+    ConditionKey("kms:KeyUsage", _key_property("kms:KeyUsage", lambda key: key.usage)),
+    ConditionKey("kms:KeyOrigin", _key_property("kms:KeyOrigin", lambda key: key.origin)),
+    ConditionKey("kms:ResourceAliases", _of_key(lambda key: key.aliases), multi_valued=True, identity_only=True),
+    ConditionKey("aws:PrincipalArn", lambda request: request.principal.arn),
+    ConditionKey("aws:PrincipalAccount", lambda request: request.principal.arn.split(":")[4]),
+    ConditionKey("aws:username", lambda request: request.principal.name),
+    ConditionKey("aws:userid", lambda request: str(request.principal.uid)),
+    ConditionKey("aws:CurrentTime", _current_time),
+    ConditionKey("aws:EpochTime", lambda request: str(int(request.now))),
+    ConditionKey("envfs:Path", lambda request: request.facts.path),
+    ConditionKey("envfs:Access", lambda request: request.facts.access),
+)
+# Those that some operation has as a parameter: the operation hands them over.
+_FROM_OPERATION: Final = (
+    "kms:BypassPolicyLockoutSafetyCheck", "kms:DataKeyPairSpec", "kms:EncryptionAlgorithm", "kms:ExpirationModel",
+    "kms:GrantConstraintType", "kms:GrantIsForAWSResource", "kms:GranteePrincipal", "kms:MacAlgorithm", "kms:MessageType",
+    "kms:ReEncryptOnSameKey", "kms:RequestAlias", "kms:RetiringPrincipal", "kms:RotationPeriodInDays",
+    "kms:ScheduleKeyDeletionPendingWindowInDays", "kms:SigningAlgorithm", "kms:ValidTo", "aws:SourceIp",
+)  # fmt: skip
+_FROM_OPERATION_MULTI_VALUED: Final = ("kms:GrantOperations", "aws:TagKeys")
+
+_KEYS: Final = {
+    key.name.lower(): key
+    for key in (
+        *_SIMPLE,
+        *(ConditionKey(name, _extra(name)) for name in _FROM_OPERATION),
+        *(ConditionKey(name, _extra(name), multi_valued=True) for name in _FROM_OPERATION_MULTI_VALUED),
+    )
+}
+
+
+def find_condition_key(name: str) -> ConditionKey:
+    """The condition key called `name`, in any case. MalformedPolicy if there is none."""
+    lower = name.lower()
+    if lower.startswith(_CONTEXT_PREFIX) and len(name) > len(_CONTEXT_PREFIX):
+        return ConditionKey(name, _encryption_context(name[len(_CONTEXT_PREFIX) :]))
+    for prefix in _PREFIXED:
+        if lower.startswith(prefix) and len(name) > len(prefix):
+            return ConditionKey(name, _extra(name))
+    key = _KEYS.get(lower)
+    if key is None:
+        raise MalformedPolicy(
+            f"{name!r} is no condition key of this KMS", hint="see the list of condition keys in docs/KMS.md"
+        )
+    return key

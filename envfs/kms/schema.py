@@ -1,0 +1,185 @@
+"""The tables of the KMS's store, their rows as values, and the encoding under which rows are authenticated (FORMAT.md 9.1, 9.2)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
+
+SCHEMA_VERSION: Final = 1
+APPLICATION_ID: Final = 0x454E564B  # "ENVK"
+
+Value: TypeAlias = int | str | bytes
+_LENGTH: Final = struct.Struct(">I")
+_INTEGER: Final = struct.Struct(">q")
+
+
+def encode_fields(values: Iterable[Value]) -> bytes:
+    """`fields(…)` of FORMAT.md 9.1: each value with its type and length, so that no two lists encode alike."""
+    parts: list[bytes] = []
+    for value in values:
+        if isinstance(value, int):
+            parts += (b"I", _INTEGER.pack(value))
+        elif isinstance(value, str):
+            text = value.encode("utf-8")
+            parts += (b"T", _LENGTH.pack(len(text)), text)
+        else:
+            parts += (b"B", _LENGTH.pack(len(value)), value)
+    return b"".join(parts)
+
+
+class StoreRow(NamedTuple):
+    id: int
+    store_id: bytes
+    partition: str
+    region: str
+    account: str
+    owner_uid: int
+    created: int
+
+
+class RootSlotRow(NamedTuple):
+    slot_id: bytes
+    kind: str
+    parameters: bytes
+    wrapped: bytes
+    created: int
+
+
+class KeyRow(NamedTuple):
+    key_id: bytes
+    manager: str
+    spec: str
+    usage: str
+    origin: str
+    state: str
+    description: str
+    created: int
+    backing_key_id: bytes
+    policy: str
+
+
+class BackingKeyRow(NamedTuple):
+    backing_key_id: bytes
+    key_id: bytes
+    version: int
+    spec: str
+    wrapped: bytes
+    created: int
+
+
+class AliasRow(NamedTuple):
+    name: str
+    key_id: bytes
+    created: int
+
+
+class IdentityPolicyRow(NamedTuple):
+    principal: str
+    name: str
+    policy: str
+    created: int
+
+
+class PinRow(NamedTuple):
+    uid: int
+    name: str
+    created: int
+
+
+class AuditChainRow(NamedTuple):
+    chain_id: bytes
+    sequence: int
+    tag: bytes
+    size: int
+    sealed: int
+    created: int
+
+
+class SetRow(NamedTuple):
+    name: str
+    generation: int
+    rows: int
+    digest: bytes
+
+
+class StateRow(NamedTuple):
+    id: int
+    generation: int
+    mac: bytes
+
+
+Row = TypeVar("Row", bound=tuple[Value, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Generic[Row]):
+    """One table: `columns` as (name, SQL type), the first `key_length` of them being the primary key.
+
+    A `sealed` table carries a MAC in each row, in a last column `mac`.
+    """
+
+    name: str
+    make: Callable[[Iterable[Value]], Row]
+    columns: tuple[tuple[str, str], ...]
+    key_length: int = 1
+    unique: tuple[str, ...] = ()
+    sealed: bool = True
+
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.columns[: self.key_length])
+
+
+STORE: Final = Table(
+    "store",
+    StoreRow._make,
+    (("id", "INTEGER"), ("store_id", "BLOB"), ("partition", "TEXT"), ("region", "TEXT"), ("account", "TEXT"),
+     ("owner_uid", "INTEGER"), ("created", "INTEGER")),
+)  # fmt: skip
+ROOT_SLOTS: Final = Table(
+    "root_slots",
+    RootSlotRow._make,
+    (("slot_id", "BLOB"), ("kind", "TEXT"), ("parameters", "BLOB"), ("wrapped", "BLOB"), ("created", "INTEGER")),
+)
+KEYS: Final = Table(
+    "keys",
+    KeyRow._make,
+    (("key_id", "BLOB"), ("manager", "TEXT"), ("spec", "TEXT"), ("usage", "TEXT"), ("origin", "TEXT"), ("state", "TEXT"),
+     ("description", "TEXT"), ("created", "INTEGER"), ("backing_key_id", "BLOB"), ("policy", "TEXT")),
+)  # fmt: skip
+BACKING_KEYS: Final = Table(
+    "backing_keys",
+    BackingKeyRow._make,
+    (("backing_key_id", "BLOB"), ("key_id", "BLOB"), ("version", "INTEGER"), ("spec", "TEXT"), ("wrapped", "BLOB"),
+     ("created", "INTEGER")),
+)  # fmt: skip
+ALIASES: Final = Table("aliases", AliasRow._make, (("name", "TEXT"), ("key_id", "BLOB"), ("created", "INTEGER")))
+IDENTITY_POLICIES: Final = Table(
+    "identity_policies",
+    IdentityPolicyRow._make,
+    (("principal", "TEXT"), ("name", "TEXT"), ("policy", "TEXT"), ("created", "INTEGER")),
+    key_length=2,
+)
+PINS: Final = Table(
+    "pins", PinRow._make, (("uid", "INTEGER"), ("name", "TEXT"), ("created", "INTEGER")), unique=("name",)
+)
+AUDIT_CHAINS: Final = Table(
+    "audit_chains",
+    AuditChainRow._make,
+    (("chain_id", "BLOB"), ("sequence", "INTEGER"), ("tag", "BLOB"), ("size", "INTEGER"), ("sealed", "INTEGER"),
+     ("created", "INTEGER")),
+)  # fmt: skip
+SETS: Final = Table(
+    "sets",
+    SetRow._make,
+    (("name", "TEXT"), ("generation", "INTEGER"), ("rows", "INTEGER"), ("digest", "BLOB")),
+    sealed=False,
+)
+STATE: Final = Table(
+    "state", StateRow._make, (("id", "INTEGER"), ("generation", "INTEGER"), ("mac", "BLOB")), sealed=False
+)
+
+SEALED_TABLES: Final = (STORE, ROOT_SLOTS, KEYS, BACKING_KEYS, ALIASES, IDENTITY_POLICIES, PINS, AUDIT_CHAINS)
+ALL_TABLES: Final = (*SEALED_TABLES, SETS, STATE)

@@ -1,0 +1,182 @@
+"""The store in one SQLite file, shared by all mounts and commands of a host (WAL mode, https://www.sqlite.org/wal.html)."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+from envfs.errors import ConfigError, FormatError, IntegrityError, Internal, UnsupportedVersion
+from envfs.kms.schema import ALL_TABLES, APPLICATION_ID, SCHEMA_VERSION, Table, Value
+
+BUSY_TIMEOUT: Final = 10.0  # seconds that a writer waits for others
+
+_CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH}
+
+
+@contextmanager
+def _database_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        # The low byte is the primary code: https://www.sqlite.org/rescode.html
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in _CORRUPT:
+            raise IntegrityError(f"{path} is damaged: {error}", hint="restore the KMS from a backup") from error
+        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise Internal(f"{path} is in use: another process is changing it", hint="try again") from error
+        if code == sqlite3.SQLITE_FULL:
+            raise Internal(f"{path}: the disk is full", hint="free some space; nothing was changed") from error
+        raise Internal(f"{path}: {error}") from error
+
+
+def create_table_statement(table: Table[Any]) -> str:
+    """The DDL of `table`; FORMAT.md 9.2 says the same in words."""
+    columns = [f"{name} {kind} NOT NULL" for name, kind in table.columns]
+    if table.sealed:
+        columns.append("mac BLOB NOT NULL")
+    columns.append(f"PRIMARY KEY ({', '.join(table.key_columns)})")
+    columns += [f"UNIQUE ({name})" for name in table.unique]
+    return f"CREATE TABLE {table.name} ({', '.join(columns)}) STRICT, WITHOUT ROWID"
+
+
+class SqliteStore:
+    """`Store` on a SQLite database. Not to be carried over a fork (https://www.sqlite.org/howtocorrupt.html, 2.6)."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+        self._execute = connection.execute
+        self._data_version = self._ask("PRAGMA data_version")
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """A new database with empty tables, where nothing is yet. It keeps no WAL, so that it is one file."""
+        with _database_errors(path):
+            connection = sqlite3.connect(path, isolation_level=None)
+            path.chmod(0o600)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for table in ALL_TABLES:
+                connection.execute(create_table_statement(table))
+            connection.execute("COMMIT")
+            return cls(path, connection)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The database at `path`, in WAL mode. ConfigError if there is none, FormatError if it is none of ours,
+        UnsupportedVersion if a newer release made it.
+        """
+        if not path.exists():
+            raise ConfigError(f"there is no KMS in {path.parent}", hint="make one with: envfs kms init")
+        with _database_errors(path):
+            connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw",
+                uri=True,
+                timeout=BUSY_TIMEOUT,
+                isolation_level=None,
+                check_same_thread=False,  # one thread at a time, but not always the same
+                cached_statements=256,
+            )
+        try:
+            with _database_errors(path):
+                return cls._configure(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    @classmethod
+    def _configure(cls, path: Path, connection: sqlite3.Connection) -> Self:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION_ID:
+            raise FormatError(f"{path} is not the database of an envfs KMS")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise UnsupportedVersion(
+                f"{path} has schema version {version}; this release knows versions up to {SCHEMA_VERSION}",
+                hint="use the release of envfs that wrote it, or a newer one",
+            )
+        connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: a CMK that was reported as made must survive a power cut, or data under it is lost.
+        connection.execute("PRAGMA synchronous = FULL")
+        # Deleted key material must not linger in free pages.
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        return cls(path, connection)
+
+    def _ask(self, statement: str) -> int:
+        (value,) = self._execute(statement).fetchone()
+        return int(value)
+
+    @property
+    def schema_version(self) -> int:
+        with _database_errors(self._path):
+            return self._ask("PRAGMA user_version")
+
+    def changed(self) -> bool:
+        try:
+            (version,) = self._execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error:
+            with _database_errors(self._path):
+                raise
+        if version == self._data_version:
+            return False
+        self._data_version = version
+        return True
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with self._transaction("BEGIN"):
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with self._transaction("BEGIN IMMEDIATE"):
+            yield
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        with _database_errors(self._path):
+            self._execute(begin)
+            try:
+                yield
+                self._execute("COMMIT")
+            except BaseException:
+                # SQLite rolls some failures back by itself, a full disk for one.
+                if self._connection.in_transaction:
+                    self._execute("ROLLBACK")
+                raise
+
+    def select(self, table: Table[Any], where: Mapping[str, Value]) -> list[tuple[Value, ...]]:
+        # Table and column names come from the schema, never from a caller.
+        condition = " AND ".join(f"{name} = ?" for name in where) or "1"
+        order = ", ".join(table.key_columns)
+        statement = f"SELECT * FROM {table.name} WHERE {condition} ORDER BY {order}"  # noqa: S608
+        with _database_errors(self._path):
+            return self._execute(statement, tuple(where.values())).fetchall()
+
+    def put(self, table: Table[Any], values: Sequence[Value]) -> None:
+        marks = ", ".join("?" * len(values))
+        with _database_errors(self._path):
+            self._execute(f"INSERT OR REPLACE INTO {table.name} VALUES ({marks})", tuple(values))  # noqa: S608
+
+    def delete(self, table: Table[Any], key: Sequence[Value]) -> None:
+        condition = " AND ".join(f"{name} = ?" for name in table.key_columns)
+        with _database_errors(self._path):
+            self._execute(f"DELETE FROM {table.name} WHERE {condition}", tuple(key))  # noqa: S608
+
+    def macs(self, table: Table[Any]) -> list[bytes]:
+        with _database_errors(self._path):
+            return [mac for (mac,) in self._execute(f"SELECT mac FROM {table.name} ORDER BY mac")]  # noqa: S608
+
+    def set_schema_version(self, version: int) -> None:
+        with _database_errors(self._path):
+            self._execute(f"PRAGMA user_version = {version:d}")
+
+    def close(self) -> None:
+        self._connection.close()

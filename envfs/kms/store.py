@@ -1,0 +1,46 @@
+"""What the KMS asks of a database. It keeps rows and knows nothing of keys, policies or authenticity.
+
+Row values are those of `envfs.kms.schema`, in column order; a sealed table's rows have their MAC as one value more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from envfs.kms.schema import Table, Value
+
+
+class Store(Protocol):
+    """One connection, used by one thread at a time. Failures of the database are `Internal` or `IntegrityError`."""
+
+    @property
+    def schema_version(self) -> int:
+        """The version of the schema that the database has."""
+
+    def changed(self) -> bool:
+        """Whether another connection has committed since the last time this was asked. A few microseconds."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """A transaction that sees one state of the database. Not nested."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        """A transaction that no other writer runs beside; committed and durable at the end, undone by an exception."""
+
+    def select(self, table: Table[Any], where: Mapping[str, Value]) -> list[tuple[Value, ...]]:
+        """The rows whose columns have these values, in the order of the primary key."""
+
+    def put(self, table: Table[Any], values: Sequence[Value]) -> None:
+        """Adds the row, or replaces the one with the same primary key."""
+
+    def delete(self, table: Table[Any], key: Sequence[Value]) -> None:
+        """Removes the row with this primary key, if there is one."""
+
+    def macs(self, table: Table[Any]) -> list[bytes]:
+        """The MACs of all rows of a sealed table, sorted as byte strings."""
+
+    def set_schema_version(self, version: int) -> None:
+        """Within `writing`: what a migration ends with."""
+
+    def close(self) -> None: ...
