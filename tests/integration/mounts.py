@@ -82,7 +82,7 @@ def daemons(below: Path) -> list[int]:
         with suppress(OSError):
             if not process.name.isdecimal() or os.fsencode(below) not in (process / "cmdline").read_bytes():
                 continue
-            if any(os.readlink(entry) == "/dev/fuse" for entry in os.scandir(process / "fd")):
+            if any(os.readlink(process / "fd" / name) == "/dev/fuse" for name in os.listdir(process / "fd")):
                 found.append(int(process.name))
     return found
 
