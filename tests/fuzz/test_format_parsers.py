@@ -1,4 +1,4 @@
-"""Hostile bytes: a parser gives a value that serialises back to the same bytes, or an error of ours, and nothing else."""
+"""Hostile bytes: a parser gives a value that serialises back to the same bytes, or one of our errors, nothing else."""
 
 from __future__ import annotations
 
