@@ -104,7 +104,7 @@ ensure_venv() (
     pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet install)
     "${pip[@]}" --require-hashes -r requirements-build.lock
     "${pip[@]}" --require-hashes --no-build-isolation -r "$lock"
-    "${pip[@]}" --no-index --no-deps --no-build-isolation --editable .
+    PYTHONWARNINGS=ignore "${pip[@]}" --no-index --no-deps --no-build-isolation --editable .
     # The development lock holds all of the other.
     { checksum "$lock" && checksum requirements.lock && echo "in $root"; } >"$installed"
 )
