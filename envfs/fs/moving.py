@@ -180,9 +180,8 @@ class Mover:
         content = entry.node.content if entry.node is not None else None
         place_key = self._state.keys.place
         if content is not None and content.keyed and content.writable and entry.node is not None:
-            file_id = content.slot.file_id
             if content.position < 0:
-                content.write_place(place_key.pack(Kind.FILE, file_id, new, entry.where))
+                content.write_place(place_key.pack(Kind.FILE, content.slot.file_id, new, entry.where))
                 return
         fd = open_for_header(self._state, entry.dir_fd, entry.cipher.lower, entry.found)
         try:

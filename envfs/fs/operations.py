@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import pyfuse3
@@ -55,11 +55,11 @@ def _failed(error: BaseException, request: str) -> FUSEError:
 
 def inline(
     handler: Callable[Concatenate[Operations, P], R],
-) -> Callable[Concatenate[Operations, P], Awaitable[R]]:
+) -> Callable[Concatenate[Operations, P], Coroutine[None, None, R]]:
     """Make a handler that never awaits into the coroutine that pyfuse3 wants, with errors as errno values."""
     name = handler.__name__.lstrip("_")
 
-    async def handle(self: Operations, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def handle(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
         self.filesystem.requests += 1
         try:
             return handler(self, *args, **kwargs)
@@ -102,9 +102,9 @@ class Operations(pyfuse3.Operations):
 
     def _attributes(self, node: Node, found: os.stat_result) -> EntryAttributes:
         entry = EntryAttributes()
-        entry.st_ino = node.node_id  # type: ignore[assignment]
+        entry.st_ino = node.node_id
         mode = found.st_mode
-        entry.st_mode = mode  # type: ignore[assignment]
+        entry.st_mode = mode
         entry.st_nlink = found.st_nlink
         entry.st_uid = found.st_uid
         entry.st_gid = found.st_gid
@@ -181,7 +181,7 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[FileInfo, EntryAttributes]:
         node, found, content = self.filesystem.tree.create(parent, name, mode, ctx)
         handle = self.filesystem.add_handle(node, content)
-        return FileInfo(fh=handle), self._entry(node, found)  # type: ignore[arg-type]
+        return FileInfo(fh=handle), self._entry(node, found)
 
     @inline
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
@@ -250,7 +250,7 @@ class Operations(pyfuse3.Operations):
             content.truncate(0)
         # Another file id than last time: the lower file was exchanged, and cached pages are the other one's.
         same = before is None or before == node.object_id
-        return FileInfo(fh=handle, keep_cache=same)  # type: ignore[arg-type]
+        return FileInfo(fh=handle, keep_cache=same)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         self.filesystem.requests += 1
@@ -274,7 +274,7 @@ class Operations(pyfuse3.Operations):
         give_way()
         try:
             try:
-                return await trio.to_thread.run_sync(content.read_apart, off, size)
+                return cast("bytes", await trio.to_thread.run_sync(content.read_apart, off, size))
             except IntegrityError:
                 if content.writes == writes:
                     raise
