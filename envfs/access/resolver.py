@@ -81,7 +81,8 @@ class _Known(NamedTuple):
 class Resolver:
     """Answers from a cache that is dropped when /etc/passwd or /etc/group change, and after a second in any case.
 
-    A uid without a name, and a name that the KMS knows with another uid, are nobody: AccessDenied. Used from one thread at a time.
+    A uid without a name, and a name that the KMS knows with another uid, are nobody: AccessDenied. Used from one thread
+    at a time.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Resolver:
             raise AccessDenied(f"uid {uid} is called {name!r}, which cannot stand in a policy")
         if not self._users.confirm_pin(uid, name):
             raise AccessDenied(
-                f"the KMS knows the user {name!r} or uid {uid} otherwise: the name was given to another uid, or the reverse",
+                f"the KMS knows the user {name!r} with another uid than {uid}, or the uid with another name",
                 hint="if it is the same person, the owner of the KMS has to unpin the user",
             )
         account = self._account

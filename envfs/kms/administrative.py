@@ -44,7 +44,7 @@ from envfs.kms.policy.evaluator import evaluate
 from envfs.kms.policy.parser import parse_key_policy
 from envfs.kms.policy.request import ConditionValue
 from envfs.kms.policy.statement import Policy
-from envfs.kms.schema import ALIASES, BACKING_KEYS, KEYS, AliasRow, KeyRow
+from envfs.kms.schema import ALIASES, BACKING_KEYS, KEYS, AliasRow, BackingKeyRow, KeyRow
 from envfs.kms.sealed_store import Transaction
 from envfs.kms.states import refusal
 
@@ -63,7 +63,9 @@ class AdministrativeOperations(IdentityOperations):
         bypass_lockout_check: bool = False,
         facts: RequestFacts = NO_FACTS,
     ) -> KeyMetadata:
-        """A new symmetric CMK. Without `policy` it gets the default one; with one, the caller must keep the right to change it."""
+        """A new symmetric CMK. Without `policy` it gets the default one; with one, the caller must keep the right to
+        change it.
+        """
         parameters = {"keySpec": SYMMETRIC_DEFAULT, "bypassPolicyLockoutSafetyCheck": bypass_lockout_check}
         extra = {
             **_bypass_fact(bypass=bypass_lockout_check),
@@ -77,11 +79,12 @@ class AdministrativeOperations(IdentityOperations):
                 raise Validation(f"a description has at most {MAX_DESCRIPTION} characters")
             text = default_key_policy(self._account) if policy is None else policy
             parsed = parse_key_policy(text, self._account)
+            key, backing_key = self._new_key(KeyManager.CUSTOMER, description, text)
+            if policy is not None and not bypass_lockout_check:
+                self._check_lockout(call, key, parsed)
             with self._change(call) as transaction:
-                key = self._new_key(transaction, call, KeyManager.CUSTOMER, description, text)
-                if policy is not None and not bypass_lockout_check:
-                    self._check_lockout(call, key, parsed)
                 self._pin_named_users(transaction, parsed)
+                self._add_key(transaction, call, key, backing_key)
         return key.metadata(self._account)
 
     def describe_key(self, principal: Principal, key_id: str, facts: RequestFacts = NO_FACTS) -> KeyMetadata:
@@ -165,7 +168,9 @@ class AdministrativeOperations(IdentityOperations):
             return tuple(Alias(row.name, arn(row.name), key_id_text(row.key_id), row.created) for row in rows)
 
     def service_managed_key(self, alias: str, description: str = "made by envfs") -> str:
-        """The ARN of the service-managed key behind `alias` (`alias/envfs/…`), which is made when it is first asked for."""
+        """The ARN of the service-managed key behind `alias` (`alias/envfs/…`), which is made when it is first asked
+        for.
+        """
         self._refresh()
         check_alias_name(alias)
         if not alias.startswith(SERVICE_ALIAS_PREFIX):
@@ -179,18 +184,13 @@ class AdministrativeOperations(IdentityOperations):
             return self._catalogue.resolve(alias).arn
 
     def _make_service_managed_key(self, alias: str, description: str) -> str:
-        with (
-            self._recorded("CreateKey", None, parameters={"aliasName": alias}) as call,
-            self._change(call) as transaction,
-        ):
-            self._add_alias(
-                transaction,
-                alias,
-                self._new_key(
-                    transaction, call, KeyManager.SERVICE, description, service_managed_policy(self._account)
-                ),
-            )
-        return call.key_arn
+        with self._recorded("CreateKey", None, parameters={"aliasName": alias}) as call:
+            policy = service_managed_policy(self._account)
+            key, backing_key = self._new_key(KeyManager.SERVICE, description, policy)
+            with self._change(call) as transaction:
+                self._add_key(transaction, call, key, backing_key)
+                self._add_alias(transaction, alias, key)
+        return key.arn
 
     def explain(
         self,
@@ -200,7 +200,9 @@ class AdministrativeOperations(IdentityOperations):
         context: Mapping[str, str],
         facts: RequestFacts = NO_FACTS,
     ) -> Decision:
-        """What would be decided about `action` (`kms:Decrypt`) on `key` (a name of it, or a blob). No record, no use of the key."""
+        """What would be decided about `action` (`kms:Decrypt`) on `key` (a name of it, or a blob). No record, no use of
+        the key.
+        """
         self._refresh()
         try:
             found = self._find_for_explanation(key)
@@ -259,7 +261,8 @@ class AdministrativeOperations(IdentityOperations):
             raise AlreadyExists(f"the alias {name!r} exists", hint="see: envfs key list")
         transaction.put(ALIASES, AliasRow(name, key.row.key_id, self._now()))
 
-    def _new_key(self, transaction: Transaction, call: Call, manager: KeyManager, description: str, policy: str) -> Key:
+    def _new_key(self, manager: KeyManager, description: str, policy: str) -> tuple[Key, BackingKeyRow]:
+        """A symmetric CMK and its first backing key, not yet in the store."""
         key_id = uuid.uuid4().bytes
         now = self._now()
         backing_key = self._keyring.new_backing_key(key_id, 1, SYMMETRIC_DEFAULT, now)
@@ -275,11 +278,12 @@ class AdministrativeOperations(IdentityOperations):
             backing_key.backing_key_id,
             policy,
         )
+        return self._catalogue.load(row), backing_key
+
+    def _add_key(self, transaction: Transaction, call: Call, key: Key, backing_key: BackingKeyRow) -> None:
         transaction.put(BACKING_KEYS, backing_key)
-        transaction.put(KEYS, row)
-        key = self._catalogue.load(row)
+        transaction.put(KEYS, key.row)
         call.key_arn = key.arn
-        return key
 
     def _check_lockout(self, call: Call, key: Key, policy: Policy) -> None:
         request = self._request(call, "kms:PutKeyPolicy", key)

@@ -54,11 +54,16 @@ def init_kms(
 ) -> bytes:
     """Makes a KMS in `home` and returns its store id. `owner_uid` is the account root, by default whoever runs this.
 
-    The KMS is there whole or not at all, whenever this is interrupted. ConfigError if there is one already; a root key file
-    that is there already is used and never overwritten.
+    The KMS is there whole or not at all, whenever this is interrupted. ConfigError if there is one already; a root key
+    file that is there already is used and never overwritten.
     """
     place = Account(partition, region, account)
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{home} cannot be made: {error.strerror}", hint="set ENVFS_HOME to a directory that you may make"
+        ) from error
     check_home(home)
     with _locked(home):
         if (home / DATABASE).exists():
@@ -86,7 +91,8 @@ def _first_slot(
         path = home / KEY_FILE_NAME
         if not path.exists():
             _write_key_file(path)
-        # It may be from an attempt that was interrupted, or the key of a database that is elsewhere: it is never replaced.
+        # It may be from an attempt that was interrupted, or the key of a database that is elsewhere: it is never
+        # replaced.
         read_key_file(path).wipe()
         return KeyFileUnlock(path), b""
     if passphrase is None or len(passphrase) == 0:

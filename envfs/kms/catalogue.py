@@ -110,7 +110,9 @@ class Catalogue:
         return self._store.get(BACKING_KEYS, backing_key_id)
 
     def identity_policies(self, principal: Principal) -> tuple[Policy, ...]:
-        """The policies attached to the principal or one of his groups, in the order of their owners' ARNs and their names."""
+        """The policies attached to the principal or one of his groups, in the order of their owners' ARNs and their
+        names.
+        """
         cache_key = (principal.arn, principal.group_arns)
         found = self._identity.get(cache_key)
         if found is None:

@@ -93,7 +93,9 @@ class Core:
     def _authorise_key(
         self, call: Call, key: Key, *, also: Sequence[str] = (), extra: Mapping[str, ConditionValue] = NO_EXTRA
     ) -> None:
-        """AccessDenied unless policies allow the call's event and the actions `also`; then the key's state is looked at."""
+        """AccessDenied unless policies allow the call's event and the actions `also`; then the key's state is looked
+        at.
+        """
         call.key_arn = key.arn
         for action in (PREFIX + call.event, *also):
             decision = self._decide(self._request(call, action, key, extra=extra), key)
@@ -139,7 +141,9 @@ class Core:
 
     @contextmanager
     def _change(self, call: Call) -> Iterator[Transaction]:
-        """A change of the store within `_recorded`. Its record is written before it is committed: none without the other."""
+        """A change of the store within `_recorded`. Its record is written before it is committed: none without the
+        other.
+        """
         self._recorder.prepare()
         with self._store.transaction() as transaction:
             yield transaction

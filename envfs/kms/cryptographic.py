@@ -46,7 +46,9 @@ class CryptographicOperations(Core):
         facts: RequestFacts = NO_FACTS,
         number_of_bytes: int = 32,
     ) -> DataKey:
-        """A random data key of 1 to 1,024 bytes, in plaintext and as a blob under `key_id` (id, ARN, alias or alias ARN)."""
+        """A random data key of 1 to 1,024 bytes, in plaintext and as a blob under `key_id` (id, ARN, alias or alias
+        ARN).
+        """
         self._refresh()
         call = Call("GenerateDataKey", principal, facts, context, {"numberOfBytes": number_of_bytes})
         try:
@@ -102,8 +104,9 @@ class CryptographicOperations(Core):
     ) -> Secret:
         """The plaintext of `blob`, if it was made under the same `context`.
 
-        `also`: further actions (`kms:GenerateDataKey`) that must be allowed on the key in the same request. `key_id`: the key that
-        the blob has to be of, else IncorrectKey. InvalidCiphertext, without a message, for damage and for another context.
+        `also`: further actions (`kms:GenerateDataKey`) that must be allowed on the key in the same request. `key_id`:
+        the key that the blob has to be of, else IncorrectKey. InvalidCiphertext, without a message, for damage and for
+        another context.
         """
         self._refresh()
         call = Call("Decrypt", principal, facts, context, {"also": also} if also else None)
@@ -188,8 +191,8 @@ class CryptographicOperations(Core):
         )
 
     def unwrap_service_owned(self, blob: bytes, context: Mapping[str, str]) -> Secret:
-        """The plaintext of a blob that `wrap_service_owned` of this KMS made. FormatError if it is no blob, InvalidCiphertext
-        for damage, another context, or another KMS.
+        """The plaintext of a blob that `wrap_service_owned` of this KMS made. FormatError if it is no blob,
+        InvalidCiphertext for damage, another context, or another KMS.
         """
         self._refresh()
         parsed = Blob.parse(blob)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pwd
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,8 @@ from envfs.kms.sealed_store import SealedStore
 from envfs.kms.sqlite_store import SqliteStore
 
 DATABASE: Final = "kms.db"
+
+_ASK_OWNER: Final = "run this as the user who owns the KMS, or set ENVFS_HOME to one of your own"
 
 
 class HostUsers:
@@ -68,8 +72,9 @@ class Engine(CryptographicOperations, AdministrativeOperations):
         clock: Callable[[], float] = time.time,
         users: UserDirectory | None = None,
     ) -> Self:
-        """The KMS in `home`. ConfigError if there is none, or `unlock` does not open it; IntegrityError if it was tampered with;
-        UnsupportedVersion if a newer release made it. Takes as long as `unlock` does (a passphrase: half a second).
+        """The KMS in `home`. ConfigError if there is none, or `unlock` does not open it; IntegrityError if it was
+        tampered with; UnsupportedVersion if a newer release made it. Takes as long as `unlock` does (a passphrase: half
+        a second).
         """
         check_home(home)
         store = SqliteStore.open(home / DATABASE)
@@ -108,7 +113,9 @@ class Engine(CryptographicOperations, AdministrativeOperations):
         return self._account
 
     def key_arn_of_blob(self, blob: bytes) -> str:
-        """The ARN of the key that `blob` says it is under, whether there is such a key or not. FormatError if it is no blob."""
+        """The ARN of the key that `blob` says it is under, whether there is such a key or not. FormatError if it is no
+        blob.
+        """
         return self._account.key_arn(Blob.parse(blob).key_id)
 
     def close(self) -> None:
@@ -137,10 +144,14 @@ def check_home(home: Path) -> None:
         status = home.stat()
     except FileNotFoundError:
         raise ConfigError(f"there is no KMS in {home}", hint="make one with: envfs kms init") from None
-    if not home.is_dir():
+    except OSError as error:
+        raise ConfigError(f"{home} cannot be reached: {error.strerror}", hint=_ASK_OWNER) from error
+    if not stat.S_ISDIR(status.st_mode):
         raise ConfigError(f"{home} is not a directory", hint="ENVFS_HOME names the directory of the KMS")
     if status.st_mode & 0o022:
         raise ConfigError(f"{home} can be changed by others than its owner", hint=f"chmod 0700 {home}")
+    if not os.access(home, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        raise ConfigError(f"you have no access to the KMS in {home}", hint=_ASK_OWNER)
 
 
 def read_slots(store: SqliteStore) -> tuple[bytes, list[RootSlotRow]]:

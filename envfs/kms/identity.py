@@ -17,8 +17,8 @@ _POLICY_NAME: Final = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
 
 
 class IdentityOperations(Core):
-    """A user's name stands in policies, his uid in requests: the first time the two are seen together they are pinned, and a
-    name that later comes with another uid is nobody.
+    """A user's name stands in policies, his uid in requests: the first time the two are seen together they are pinned,
+    and a name that later comes with another uid is nobody.
     """
 
     def confirm_pin(self, uid: int, name: str) -> bool:
@@ -31,8 +31,7 @@ class IdentityOperations(Core):
         if pinned is not None:
             return pinned == name
         with self._store.transaction() as transaction:
-            is_new = self._pin(transaction, uid, name)
-        return is_new
+            return self._pin(transaction, uid, name)
 
     def unpin_user(self, principal: Principal, name: str, facts: RequestFacts = NO_FACTS) -> None:
         """Forgets which uid `name` has, so that it can be pinned anew: after a user was made again with another uid."""
@@ -92,7 +91,9 @@ class IdentityOperations(Core):
         return target
 
     def _pin_named_users(self, transaction: Transaction, policy: Policy) -> None:
-        """Pins the users that a key policy names. MalformedPolicy for a name that no user has: it may be a misspelt one."""
+        """Pins the users that a key policy names. MalformedPolicy for a name that no user has: it may be a misspelt
+        one.
+        """
         for name in sorted(named_users(policy, self._account)):
             pinned = self._store.find(PINS, name=name)
             uid = self._users.uid_of(name)

@@ -40,7 +40,9 @@ class Keyring:
         return found[1] if found is not None and found[0] == key_id else None
 
     def unwrap(self, row: BackingKeyRow) -> Secret:
-        """The backing key of an authentic row; the keyring keeps it and wipes it. IntegrityError if it does not unwrap."""
+        """The backing key of an authentic row; the keyring keeps it and wipes it. IntegrityError if it does not
+        unwrap.
+        """
         cipher = AESGCM(derive(self._root_key, Label.BACKING_KEY, row.backing_key_id))
         try:
             plain = cipher.decrypt(_ZERO_NONCE, row.wrapped, self._fields(row.key_id, row.version, row.spec))

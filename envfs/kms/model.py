@@ -26,7 +26,9 @@ class KeyState(enum.StrEnum):
 
 
 class KeyManager(enum.StrEnum):
-    """Whose key it is: an administrator's, made by the filesystem and visible, or the filesystem's own and invisible."""
+    """Whose key it is: an administrator's, made by the filesystem and visible, or the filesystem's own and
+    invisible.
+    """
 
     CUSTOMER = "CUSTOMER"
     SERVICE = "SERVICE"

@@ -152,7 +152,9 @@ def seal_slot(root_key: Secret, store_id: bytes, unlock: Unlock, parameters: byt
 
 
 def open_slots(slots: Sequence[RootSlotRow], store_id: bytes, unlock: Unlock) -> Secret:
-    """The root key out of the first slot that `unlock` opens. ConfigError if there is no slot of its kind, or none opens."""
+    """The root key out of the first slot that `unlock` opens. ConfigError if there is no slot of its kind, or none
+    opens.
+    """
     candidates = [slot for slot in slots if slot.kind == unlock.kind]
     if not candidates:
         kinds = ", ".join(sorted({slot.kind for slot in slots})) or "nothing"

@@ -1,4 +1,6 @@
-"""The tables of the KMS's store, their rows as values, and the encoding under which rows are authenticated (FORMAT.md 9.1, 9.2)."""
+"""The tables of the KMS's store, their rows as values, and the encoding under which rows are authenticated (FORMAT.md
+9.1, 9.2).
+"""
 
 from __future__ import annotations
 
@@ -146,8 +148,8 @@ ROOT_SLOTS: Final = Table(
 KEYS: Final = Table(
     "keys",
     KeyRow._make,
-    (("key_id", "BLOB"), ("manager", "TEXT"), ("spec", "TEXT"), ("usage", "TEXT"), ("origin", "TEXT"), ("state", "TEXT"),
-     ("description", "TEXT"), ("created", "INTEGER"), ("backing_key_id", "BLOB"), ("policy", "TEXT")),
+    (("key_id", "BLOB"), ("manager", "TEXT"), ("spec", "TEXT"), ("usage", "TEXT"), ("origin", "TEXT"),
+     ("state", "TEXT"), ("description", "TEXT"), ("created", "INTEGER"), ("backing_key_id", "BLOB"), ("policy", "TEXT")),
 )  # fmt: skip
 BACKING_KEYS: Final = Table(
     "backing_keys",

@@ -1,7 +1,8 @@
-"""Authenticity of the store: who can write the database, but has no root key, can change nothing unnoticed (FORMAT.md 9.2).
+"""Authenticity of the store: who can write the database, but has no root key, can change nothing unnoticed (FORMAT.md
+9.2).
 
-Each row has a MAC; each table a digest over the MACs of its rows; one state row a MAC over all digests. So a row that was
-edited, added, deleted, or put back from an older copy is found, and the KMS refuses to work with that table.
+Each row has a MAC; each table a digest over the MACs of its rows; one state row a MAC over all digests. So a row that
+was edited, added, deleted, or put back from an older copy is found, and the KMS refuses to work with that table.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _HINT: Final = "somebody changed the database by hand, or it is damaged: restore
 
 
 class SealedStore:
-    """Authenticated access to a `Store`. Reads are served from one verified state at a time; `refresh` moves on to the next."""
+    """Authenticated access to a `Store`. Reads are served from one verified state at a time; `refresh` moves on to the
+    next.
+    """
 
     def __init__(self, store: Store, root_key: Secret, store_id: bytes) -> None:
         self._store = store
@@ -32,6 +35,7 @@ class SealedStore:
         self._verified: dict[str, int] = {}  # table → generation whose digest was found right
         self._generation = 0
         self._stale: set[str] = set()  # tables that changed since `poll` last told
+        self._is_current = True
         self._writing = False
         self._changed: set[str] = set()  # by our own transaction that is under way
 
@@ -57,12 +61,21 @@ class SealedStore:
         return self._writing
 
     def poll(self) -> frozenset[str]:
-        """The names of the tables that changed since the last time, whoever changed them, after verifying the new state."""
-        if not self._writing and self._store.changed():
+        """The names of the tables that changed since the last time, whoever changed them, after verifying the new
+        state.
+        """
+        if not self._writing and (self._store.changed() or not self._is_current):
+            self._is_current = False  # stays so if the new state turns out not to be authentic
             # Whoever wrote, a stranger perhaps: every table's digest has to be looked at again before it is used.
             self._verified.clear()
+            before = self._generation
             with self._store.reading():
                 self._refresh()
+            if self._generation == before:
+                # Each of our own transactions raises the generation. This was none: whatever was read before is read
+                # again.
+                self._stale.update(self._sets)
+            self._is_current = True
         elif not self._stale:
             return _NOTHING
         stale = frozenset(self._stale)
@@ -131,6 +144,7 @@ class SealedStore:
     def _touch(self, table: Table[Any]) -> None:
         # Before the first change: a table that somebody tampered with must not get a fresh seal.
         if table.name not in self._changed:
+            self._verified.pop(table.name, None)
             self._verify_table(table)
             self._changed.add(table.name)
 

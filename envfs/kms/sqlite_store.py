@@ -1,4 +1,6 @@
-"""The store in one SQLite file, shared by all mounts and commands of a host (WAL mode, https://www.sqlite.org/wal.html)."""
+"""The store in one SQLite file, shared by all mounts and commands of a host (WAL mode,
+https://www.sqlite.org/wal.html).
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,9 @@ START: Final = Head(0, bytes(TAG_SIZE), 0)
 
 @dataclass(frozen=True, slots=True)
 class Leavings:
-    """Bytes after a good record that are no good record: a line that a crash cut off, or tampering, which has more lines."""
+    """Bytes after a good record that are no good record: a line that a crash cut off, or tampering, which has more
+    lines.
+    """
 
     offset: int
     length: int
@@ -61,7 +63,9 @@ class Leavings:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What `scan` found: the head after the last good line, what stands after it, and what later records account for."""
+    """What `scan` found: the head after the last good line, what stands after it, and what later records account
+    for.
+    """
 
     head: Head
     rest: Leavings | None = None
@@ -71,8 +75,8 @@ class Scan:
 def scan(file: BinaryIO, mac: Mac, head: Head, visit: Callable[[bytes, Head], None] | None = None) -> Scan:
     """Checks the lines of `file` from where it stands, which is after `head`, to its end.
 
-    `visit` gets each good line and the head after it. Bytes that are no good line are passed over if a record after them
-    accounts for them; otherwise the scan ends before them.
+    `visit` gets each good line and the head after it. Bytes that are no good line are passed over if a record after
+    them accounts for them; otherwise the scan ends before them.
     """
     recovered: list[Leavings] = []
     while line := file.readline(_MAX_LINE):

@@ -1,8 +1,8 @@
 """Audit records: CloudTrail's fields, and what a Unix host knows beside.
 
 https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
-Never plaintext, ciphertext, tokens or key material. The JSON is put together from pieces that were encoded once, because
-there is one record for each file that is opened.
+Never plaintext, ciphertext, tokens or key material. The JSON is put together from pieces that were encoded once,
+because there is one record for each file that is opened.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Recorder:
             "" if error is None else _error(error),
             self._tail,
             _unix(principal, call.facts),
-            f'"decisions":[{",".join([_decision(decision) for decision in call.decisions])}],"generation":{generation}}}',
+            f'"decisions":[{",".join([_decision_json(one) for one in call.decisions])}],"generation":{generation}}}',
         ]
         self._sink.write("".join(pieces))
 
@@ -177,10 +177,6 @@ def _unix(principal: Principal | None, facts: RequestFacts) -> str:
 def _decision_json(decision: Decision) -> str:
     statements: Sequence[dict[str, object]] = [statement._asdict() for statement in decision.statements]
     return compact({"allowed": decision.allowed, "reason": decision.reason.value, "statements": statements})
-
-
-def _decision(decision: Decision) -> str:
-    return _decision_json(decision)
 
 
 def compact(value: object) -> str:

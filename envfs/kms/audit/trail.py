@@ -1,8 +1,8 @@
 """The audit trail on disk: one chain (one file) for each process that writes at the same time.
 
-A process takes a chain that nobody holds, or makes one, and holds it by a lock on the file. The chain's head is anchored in the
-store when the process opens and closes it and every so many records; what stands after the last anchor is protected by the
-chain's key alone, so that its end could be cut off unnoticed (docs/KMS.md).
+A process takes a chain that nobody holds, or makes one, and holds it by a lock on the file. The chain's head is
+anchored in the store when the process opens and closes it and every so many records; what stands after the last anchor
+is protected by the chain's key alone, so that its end could be cut off unnoticed (docs/KMS.md).
 """
 
 from __future__ import annotations

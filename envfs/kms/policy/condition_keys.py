@@ -1,12 +1,13 @@
 """The condition keys: which there are, and where each request has its value.
 
-https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html; `envfs:…` are extensions. Names are compared without
-case. A key that is not here is refused when a policy is put: a misspelt name would silently never (or always) match.
+https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html; `envfs:…` are extensions. Names are compared
+without case. A key that is not here is refused when a policy is put: a misspelt name would silently never (or always)
+match.
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -68,7 +69,7 @@ def _encryption_context(name: str) -> Getter:
 
 
 def _current_time(request: Request) -> str:
-    return datetime.datetime.fromtimestamp(request.now, datetime.UTC).isoformat()
+    return dt.datetime.fromtimestamp(request.now, dt.UTC).isoformat()
 
 
 _SIMPLE: Final = (
@@ -91,8 +92,8 @@ _SIMPLE: Final = (
 # Those that some operation has as a parameter: the operation hands them over.
 _FROM_OPERATION: Final = (
     "kms:BypassPolicyLockoutSafetyCheck", "kms:DataKeyPairSpec", "kms:EncryptionAlgorithm", "kms:ExpirationModel",
-    "kms:GrantConstraintType", "kms:GrantIsForAWSResource", "kms:GranteePrincipal", "kms:MacAlgorithm", "kms:MessageType",
-    "kms:ReEncryptOnSameKey", "kms:RequestAlias", "kms:RetiringPrincipal", "kms:RotationPeriodInDays",
+    "kms:GrantConstraintType", "kms:GrantIsForAWSResource", "kms:GranteePrincipal", "kms:MacAlgorithm",
+    "kms:MessageType", "kms:ReEncryptOnSameKey", "kms:RequestAlias", "kms:RetiringPrincipal", "kms:RotationPeriodInDays",
     "kms:ScheduleKeyDeletionPendingWindowInDays", "kms:SigningAlgorithm", "kms:ValidTo", "aws:SourceIp",
 )  # fmt: skip
 _FROM_OPERATION_MULTI_VALUED: Final = ("kms:GrantOperations", "aws:TagKeys")

@@ -1,6 +1,7 @@
 """The `Condition` element: operators, `IfExists`, `Null`, and the prefixes `ForAnyValue:` and `ForAllValues:`.
 
-All operators and keys of one element must hold; of the values of one key, one must fit (for a negated operator: none may).
+All operators and keys of one element must hold; of the values of one key, one must fit (for a negated operator: none
+may).
 """
 
 from __future__ import annotations
@@ -109,11 +110,15 @@ def _as_values(getter: Getter, request: Request) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
 
 
+def _results(test: Test, values: tuple[str, ...], request: Request, *, negated: bool) -> list[bool]:
+    """All of them, at once: an error about any value is an error, whatever the others say."""
+    return [test(value, request) is not negated for value in values]
+
+
 def _for_all(getter: Getter, test: Test, operator: Operator) -> Clause:
     """True of a missing key and of an empty set, as in AWS; that is also why `IfExists` changes nothing here."""
     negated = operator.negated
-    # A list, not a generator: an error about any value is an error, whatever the others say.
-    return lambda request: all([test(value, request) is not negated for value in _as_values(getter, request)])
+    return lambda request: all(_results(test, _as_values(getter, request), request, negated=negated))
 
 
 def _for_any(getter: Getter, test: Test, operator: Operator, *, if_exists: bool) -> Clause:
@@ -123,6 +128,6 @@ def _for_any(getter: Getter, test: Test, operator: Operator, *, if_exists: bool)
         values = _as_values(getter, request)
         if not values:
             return if_exists
-        return any([test(value, request) is not negated for value in values])
+        return any(_results(test, values, request, negated=negated))
 
     return clause

@@ -1,4 +1,6 @@
-"""What an evaluation gives: the verdict and the statements that it rests on; the audit trail and the command line show the same."""
+"""What an evaluation gives: the verdict and the statements that it rests on; the audit trail and the command line show
+the same.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Reason(enum.StrEnum):
 
 
 class StatementRef(NamedTuple):
-    """A statement by its policy (`key policy`, or an identity policy's name and owner), Sid (may be empty) and number from 1."""
+    """A statement by its policy (`key policy`, or an identity policy's name and owner), Sid (may be empty) and number
+    from 1.
+    """
 
     policy: str
     sid: str

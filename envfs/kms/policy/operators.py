@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import datetime
+import datetime as dt
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ _DATE: Final = re.compile(
     r"(?:T([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,6}))?)?(Z|[+-][0-9]{2}:[0-9]{2}))?)?)?"
 )
 _EPOCH: Final = re.compile(r"-?[0-9]{5,15}")
-_EPOCH_START: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_EPOCH_START: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def parse_number(text: str) -> Decimal:
@@ -49,7 +49,8 @@ def parse_number(text: str) -> Decimal:
 
 
 def parse_date(text: str) -> int:
-    """Microseconds since 1970, from a W3C date (https://www.w3.org/TR/NOTE-datetime; UTC without a time) or seconds since 1970.
+    """Microseconds since 1970, from a W3C date (https://www.w3.org/TR/NOTE-datetime; UTC without a time) or seconds
+    since 1970.
 
     ValueError if `text` is neither.
     """
@@ -59,11 +60,11 @@ def parse_date(text: str) -> int:
     if match is None:
         raise ValueError("not a date")
     year, month, day, hour, minute, second, fraction, zone = match.groups()
-    moment = datetime.datetime(
+    moment = dt.datetime(
         int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), int(second or 0),
-        int((fraction or "0").ljust(6, "0")), tzinfo=datetime.UTC,
+        int((fraction or "0").ljust(6, "0")), tzinfo=dt.UTC,
     )  # fmt: skip
-    microseconds = (moment - _EPOCH_START) // datetime.timedelta(microseconds=1)
+    microseconds = (moment - _EPOCH_START) // dt.timedelta(microseconds=1)
     if zone and zone != "Z":
         minutes = int(zone[1:3]) * 60 + int(zone[4:6])
         microseconds -= (minutes if zone[0] == "+" else -minutes) * 60_000_000
@@ -95,9 +96,13 @@ def _string_equals(values: Sequence[str], *, variables: bool, ignore_case: bool 
     open_ended = [parts for parts in templates if not is_static(parts)]
     if not open_ended:
         return lambda actual, _: fold(actual) in fixed
-    return lambda actual, request: (
-        any([fold(resolve_text(parts, request)) == fold(actual) for parts in open_ended]) or fold(actual) in fixed
-    )
+
+    def test(actual: str, request: Request) -> bool:
+        # All variables are resolved before anything is compared, so that a missing one is an error in every order.
+        resolved = {fold(resolve_text(parts, request)) for parts in open_ended}
+        return fold(actual) in fixed or fold(actual) in resolved
+
+    return test
 
 
 def _string_like(values: Sequence[str], *, variables: bool) -> Test:
@@ -109,7 +114,6 @@ def _any_pattern(templates: list[tuple[Part, ...]]) -> Test:
     open_ended = [parts for parts in templates if not is_static(parts)]
 
     def test(actual: str, request: Request) -> bool:
-        # All variables are resolved before anything is compared, so that a missing one is an error in every order.
         patterns = [compile_pattern(resolve(parts, request)) for parts in open_ended]
         return any(matches(actual) for matches in fixed) or any(matches(actual) for matches in patterns)
 
@@ -130,7 +134,9 @@ def _arn_like(values: Sequence[str], *, variables: bool) -> Test:
 
 
 def _split_arn(value: str, template: tuple[Part, ...]) -> list[tuple[Part, ...]]:
-    """The six fields of an ARN. A wildcard does not reach over a colon, nor does what a variable stands for make new fields."""
+    """The six fields of an ARN. A wildcard does not reach over a colon, nor does what a variable stands for make new
+    fields.
+    """
     fields: list[list[Part]] = [[]]
     for part in template:
         if isinstance(part, Wildcard | Variable):
@@ -149,7 +155,9 @@ def _split_arn(value: str, template: tuple[Part, ...]) -> list[tuple[Part, ...]]
 def _typed(
     parse: Callable[[str], Typed], what: str, compare: Callable[[Typed, Typed], bool]
 ) -> Callable[[Sequence[str], bool], Test]:
-    """A test that gives both sides a type first. What cannot be parsed is malformed in a policy, an error in a request."""
+    """A test that gives both sides a type first. What cannot be parsed is malformed in a policy, an error in a
+    request.
+    """
 
     def compile_values(values: Sequence[str], variables: bool) -> Test:
         fixed: list[Typed] = []

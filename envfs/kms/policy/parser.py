@@ -64,7 +64,7 @@ class _Parser:
         document = self._load()
         unknown = document.keys() - _POLICY_ELEMENTS
         if unknown:
-            raise MalformedPolicy(f"a policy has no element {sorted(unknown)[0]!r}")
+            raise MalformedPolicy(f"a policy has no element {min(unknown)!r}")
         version = document.get("Version", _VERSIONS[1])
         if version not in _VERSIONS:
             raise MalformedPolicy(
@@ -106,7 +106,7 @@ class _Parser:
             raise MalformedPolicy("not an object")
         unknown = element.keys() - _STATEMENT_ELEMENTS
         if unknown:
-            raise MalformedPolicy(f"a statement has no element {sorted(unknown)[0]!r}")
+            raise MalformedPolicy(f"a statement has no element {min(unknown)!r}")
         effect = element.get("Effect")
         if effect not in {"Allow", "Deny"}:
             raise MalformedPolicy("Effect is neither Allow nor Deny")
@@ -116,7 +116,8 @@ class _Parser:
         principals, negated_principals = self._principals(element, effect)
         action_values, not_actions = _either(element, "Action")
         resource_values, not_resources = _either(element, "Resource")
-        # Without an action or a resource a statement is about nothing, as in AWS; the rest of it is checked all the same.
+        # Without an action or a resource a statement is about nothing, as in AWS; the rest of it is checked all the
+        # same.
         actions = tuple(self._action(value) for value in action_values)
         resources = tuple(self._resource(value) for value in resource_values)
         conditions = element.get("Condition", {})

@@ -33,9 +33,10 @@ class KeyFacts:
 class Request:
     """One action of one principal on one resource.
 
-    `action` has its prefix (`kms:Decrypt`). `resource` is a key's or alias's ARN, or "*" where no resource is involved; `key` the
-    facts of the key, if there is one. `context` is the encryption context, `extra` holds condition keys (lower case) that the operation adds.
-    `now` is in seconds since 1970, `account_id` the account of the KMS, `principal_prefix` what its principals' ARNs begin with.
+    `action` has its prefix (`kms:Decrypt`). `resource` is a key's or alias's ARN, or "*" where no resource is involved;
+    `key` the facts of the key, if there is one. `context` is the encryption context, `extra` holds condition keys
+    (lower case) that the operation adds. `now` is in seconds since 1970, `account_id` the account of the KMS,
+    `principal_prefix` what its principals' ARNs begin with.
     """
 
     __slots__ = (

@@ -21,7 +21,9 @@ class Match(enum.Enum):
 
 
 class Principals:
-    """The `Principal` element of a key policy: `everyone` (`*`), single users and groups by ARN, whole accounts by id."""
+    """The `Principal` element of a key policy: `everyone` (`*`), single users and groups by ARN, whole accounts by
+    id.
+    """
 
     __slots__ = ("accounts", "arns", "everyone")
 
@@ -87,16 +89,16 @@ class Statement:
         return match
 
     def applies(self, request: Request) -> bool:
-        """Whether resource and conditions fit. A statement that cannot be evaluated fails closed: it applies if it denies."""
+        """Whether resource and conditions fit. A statement that cannot be evaluated fails closed: it applies if it
+        denies.
+        """
         try:
             if self._resources is not None and self._match_resource(request) is self._not_resources:
                 return False
-            for clause in self._clauses:  # noqa: SIM110 - a plain loop is twice as fast as all()
-                if not clause(request):
-                    return False
+            # All of them, so that a Deny with one clause in error denies, wherever that clause stands.
+            return all([clause(request) for clause in self._clauses])  # noqa: C419
         except Exception:  # noqa: BLE001 - whatever goes wrong in here must not open a door
             return self.is_deny
-        return True
 
     def _match_resource(self, request: Request) -> bool:
         patterns = [compile_pattern(resolve(parts, request)) for parts in self._resources or ()]

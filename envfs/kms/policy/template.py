@@ -112,8 +112,8 @@ def resolve_text(parts: Sequence[Part], request: Request) -> str:
 def compile_pattern(parts: tuple[StaticPart, ...], *, ignore_case: bool = False) -> Matcher:
     """Whether a text is what `parts` say, as a whole.
 
-    Each run between two `*` is matched where it first fits and never again (an atomic group): a glob needs no backtracking,
-    so the time is at most text × pattern, whoever wrote them.
+    Each run between two `*` is matched where it first fits and never again (an atomic group): a glob needs no
+    backtracking, so the time is at most text × pattern, whoever wrote them.
     """
     flags = re.DOTALL | (re.IGNORECASE if ignore_case else 0)
     runs: list[str] = [""]
