@@ -11,15 +11,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from envfs.crypto.secret import Secret
 from envfs.errors import ConfigError, IntegrityError
 from envfs.format.blob import Blob
 from envfs.kms.administrative import AdministrativeOperations
 from envfs.kms.arn import Account
 from envfs.kms.audit.record import Recorder
 from envfs.kms.audit.trail import AUDIT_DIRECTORY, AuditTrail
+from envfs.kms.audit.verify import Verification, verify_trail
 from envfs.kms.core import UserDirectory
 from envfs.kms.cryptographic import CryptographicOperations
 from envfs.kms.keyring import Keyring
+from envfs.kms.migrations import open_sealed
 from envfs.kms.rootkey import Unlock, open_slots
 from envfs.kms.schema import ROOT_SLOTS, STORE, RootSlotRow, StoreRow
 from envfs.kms.sealed_store import SealedStore
@@ -48,19 +51,22 @@ class Engine(CryptographicOperations, AdministrativeOperations):
 
     def __init__(
         self,
+        home: Path,
+        database: SqliteStore,
+        store: SealedStore,
         row: StoreRow,
-        store: SqliteStore,
-        sealed: SealedStore,
-        keyring: Keyring,
-        trail: AuditTrail,
+        root_key: Secret,
         *,
         clock: Callable[[], float],
         users: UserDirectory,
     ) -> None:
         account = Account(row.partition, row.region, row.account)
-        super().__init__(sealed, account, keyring, Recorder(trail, account), clock, users)
+        trail = AuditTrail(home / AUDIT_DIRECTORY, store, root_key, row.store_id, clock)
+        super().__init__(store, account, Keyring(root_key, row.store_id), Recorder(trail, account), clock, users)
+        self._home = home
+        self._database = database
         self._row = row
-        self._database = store
+        self._root_key = root_key
         self._is_closed = False
 
     @classmethod
@@ -77,24 +83,22 @@ class Engine(CryptographicOperations, AdministrativeOperations):
         a second).
         """
         check_home(home)
-        store = SqliteStore.open(home / DATABASE)
+        database = SqliteStore.open(home / DATABASE)
         try:
-            store_id, slots = read_slots(store)
+            store_id, slots = read_slots(database)
             root_key = open_slots(slots, store_id, unlock)
             try:
-                sealed = SealedStore(store, root_key, store_id)
-                row = sealed.get(STORE, 1)
+                store = open_sealed(database, root_key, store_id)
+                row = store.get(STORE, 1)
                 if row is None or row.store_id != store_id:
                     raise IntegrityError("table store of the KMS's store: its row is not authentic")
-                sealed.find(ROOT_SLOTS)  # all of them must be authentic, not only the one that opened
-                trail = AuditTrail(home / AUDIT_DIRECTORY, sealed, root_key, store_id, clock)
-                keyring = Keyring(root_key, store_id)
-                return cls(row, store, sealed, keyring, trail, clock=clock, users=users or HostUsers())
+                store.find(ROOT_SLOTS)  # all of them must be authentic, not only the one that opened
+                return cls(home, database, store, row, root_key, clock=clock, users=users or HostUsers())
             except BaseException:
                 root_key.wipe()
                 raise
         except BaseException:
-            store.close()
+            database.close()
             raise
 
     @property
@@ -117,6 +121,11 @@ class Engine(CryptographicOperations, AdministrativeOperations):
         blob.
         """
         return self._account.key_arn(Blob.parse(blob).key_id)
+
+    def verify_audit(self) -> Verification:
+        """Checks the whole audit trail, also while other processes write to it."""
+        self._refresh()
+        return verify_trail(self._home / AUDIT_DIRECTORY, self._store, self._root_key, self.store_id)
 
     def close(self) -> None:
         """Anchors the audit trail, wipes every key and closes the store. Harmless when repeated."""

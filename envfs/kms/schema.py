@@ -149,7 +149,8 @@ KEYS: Final = Table(
     "keys",
     KeyRow._make,
     (("key_id", "BLOB"), ("manager", "TEXT"), ("spec", "TEXT"), ("usage", "TEXT"), ("origin", "TEXT"),
-     ("state", "TEXT"), ("description", "TEXT"), ("created", "INTEGER"), ("backing_key_id", "BLOB"), ("policy", "TEXT")),
+     ("state", "TEXT"), ("description", "TEXT"), ("created", "INTEGER"), ("backing_key_id", "BLOB"),
+     ("policy", "TEXT")),
 )  # fmt: skip
 BACKING_KEYS: Final = Table(
     "backing_keys",

@@ -8,15 +8,26 @@ was edited, added, deleted, or put back from an older copy is found, and the KMS
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 from envfs.crypto.kdf import Label, derive
 from envfs.crypto.mac import Mac
 from envfs.crypto.secret import Secret
-from envfs.errors import IntegrityError
-from envfs.kms.schema import SEALED_TABLES, SETS, STATE, Row, SetRow, StateRow, Table, Value, encode_fields
+from envfs.errors import IntegrityError, UnsupportedVersion
+from envfs.kms.schema import (
+    SCHEMA_VERSION,
+    SEALED_TABLES,
+    SETS,
+    STATE,
+    Row,
+    SetRow,
+    StateRow,
+    Table,
+    Value,
+    encode_fields,
+)
 from envfs.kms.store import Store
 
 _NOTHING: Final[frozenset[str]] = frozenset()
@@ -28,8 +39,17 @@ class SealedStore:
     next.
     """
 
-    def __init__(self, store: Store, root_key: Secret, store_id: bytes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        root_key: Secret,
+        store_id: bytes,
+        tables: Sequence[Table[Any]] = SEALED_TABLES,
+        version: int = SCHEMA_VERSION,
+    ) -> None:
         self._store = store
+        self._tables = {table.name: table for table in tables}
+        self._version = version
         self._mac = Mac(derive(root_key, Label.STORE, store_id))
         self._sets: dict[str, SetRow] = {}
         self._verified: dict[str, int] = {}  # table → generation whose digest was found right
@@ -84,6 +104,12 @@ class SealedStore:
 
     def _refresh(self) -> None:
         """Within a transaction: reads and verifies the state, and notes which tables are not as they were."""
+        version = self._store.schema_version
+        if version != self._version:
+            raise UnsupportedVersion(
+                f"the KMS's store has schema version {version} now, where this process works with {self._version}",
+                hint="another release of envfs upgraded it: unmount, and mount with that release",
+            )
         states = [StateRow._make(row) for row in self._store.select(STATE, {})]
         rows = [SetRow._make(row) for row in self._store.select(SETS, {})]
         rows.sort(key=lambda row: row.name.encode())
@@ -92,7 +118,7 @@ class SealedStore:
         if states[0].generation < self._generation:
             raise IntegrityError("the KMS's store was put back to an older state", hint=_HINT)
         sets = {row.name: row for row in rows}
-        if sets.keys() != {table.name for table in SEALED_TABLES}:
+        if sets.keys() != self._tables.keys():
             raise IntegrityError("the KMS's store has other tables than it should have", hint=_HINT)
         self._stale.update(name for name, row in sets.items() if row != self._sets.get(name))
         self._sets = sets
@@ -141,6 +167,19 @@ class SealedStore:
         self._touch(table)
         self._store.delete(table, key)
 
+    def _rebuild(self, before: Table[Any] | None, after: Table[Any] | None, convert: Callable[[Any], Any]) -> None:
+        rows = [] if before is None else [convert(row) for row in self._find(before, {})]
+        if before is not None:
+            self._store.drop_table(before)
+            self._store.delete(SETS, (before.name,))
+            del self._tables[before.name], self._sets[before.name]
+        if after is not None:
+            self._store.create_table(after)
+            self._tables[after.name] = after
+            self._changed.add(after.name)
+            for row in rows:
+                self._put(after, row)
+
     def _touch(self, table: Table[Any]) -> None:
         # Before the first change: a table that somebody tampered with must not get a fresh seal.
         if table.name not in self._changed:
@@ -150,8 +189,7 @@ class SealedStore:
 
     def _seal_changes(self) -> None:
         for name in self._changed:
-            table = next(table for table in SEALED_TABLES if table.name == name)
-            macs = self._store.macs(table)
+            macs = self._store.macs(self._tables[name])
             row = SetRow(name, self._generation + 1, len(macs), _digest(macs))
             self._store.put(SETS, row)
             self._sets[name] = row
@@ -191,6 +229,10 @@ class Transaction:
     def put(self, table: Table[Row], row: Row) -> None:
         """Adds `row`, or replaces the one with the same primary key."""
         self._store._put(table, row)  # noqa: SLF001 - the two are one
+
+    def rebuild(self, before: Table[Any] | None, after: Table[Any] | None, convert: Callable[[Any], Any]) -> None:
+        """For migrations: puts `after` in the place of `before`, with its rows converted; either may be None."""
+        self._store._rebuild(before, after, convert)  # noqa: SLF001
 
     def delete(self, table: Table[Any], *key: Value) -> None:
         self._store._delete(table, key)  # noqa: SLF001

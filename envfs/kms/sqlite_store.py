@@ -172,6 +172,14 @@ class SqliteStore:
         with _database_errors(self._path):
             self._execute(f"DELETE FROM {table.name} WHERE {condition}", tuple(key))  # noqa: S608
 
+    def create_table(self, table: Table[Any]) -> None:
+        with _database_errors(self._path):
+            self._execute(create_table_statement(table))
+
+    def drop_table(self, table: Table[Any]) -> None:
+        with _database_errors(self._path):
+            self._execute(f"DROP TABLE {table.name}")
+
     def macs(self, table: Table[Any]) -> list[bytes]:
         with _database_errors(self._path):
             return [mac for (mac,) in self._execute(f"SELECT mac FROM {table.name} ORDER BY mac")]  # noqa: S608

@@ -37,6 +37,12 @@ class Store(Protocol):
     def delete(self, table: Table[Any], key: Sequence[Value]) -> None:
         """Removes the row with this primary key, if there is one."""
 
+    def create_table(self, table: Table[Any]) -> None:
+        """Within `writing`: makes an empty table."""
+
+    def drop_table(self, table: Table[Any]) -> None:
+        """Within `writing`: removes a table with its rows."""
+
     def macs(self, table: Table[Any]) -> list[bytes]:
         """The MACs of all rows of a sealed table, sorted as byte strings."""
 

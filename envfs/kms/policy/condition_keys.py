@@ -91,10 +91,11 @@ _SIMPLE: Final = (
 )
 # Those that some operation has as a parameter: the operation hands them over.
 _FROM_OPERATION: Final = (
-    "kms:BypassPolicyLockoutSafetyCheck", "kms:DataKeyPairSpec", "kms:EncryptionAlgorithm", "kms:ExpirationModel",
-    "kms:GrantConstraintType", "kms:GrantIsForAWSResource", "kms:GranteePrincipal", "kms:MacAlgorithm",
-    "kms:MessageType", "kms:ReEncryptOnSameKey", "kms:RequestAlias", "kms:RetiringPrincipal", "kms:RotationPeriodInDays",
-    "kms:ScheduleKeyDeletionPendingWindowInDays", "kms:SigningAlgorithm", "kms:ValidTo", "aws:SourceIp",
+    "kms:BypassPolicyLockoutSafetyCheck", "kms:DataKeyPairSpec", "kms:EncryptionAlgorithm",
+    "kms:ExpirationModel", "kms:GrantConstraintType", "kms:GrantIsForAWSResource", "kms:GranteePrincipal",
+    "kms:MacAlgorithm", "kms:MessageType", "kms:ReEncryptOnSameKey", "kms:RequestAlias",
+    "kms:RetiringPrincipal", "kms:RotationPeriodInDays", "kms:ScheduleKeyDeletionPendingWindowInDays",
+    "kms:SigningAlgorithm", "kms:ValidTo", "aws:SourceIp",
 )  # fmt: skip
 _FROM_OPERATION_MULTI_VALUED: Final = ("kms:GrantOperations", "aws:TagKeys")
 
