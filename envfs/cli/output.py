@@ -17,8 +17,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def print_json(value: object) -> None:
-    """One JSON document, keys in the order given."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """One JSON document, keys in the order given; pure ASCII, so that names that are no Unicode get through, too."""
+    click.echo(json.dumps(value, indent=2))
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
@@ -55,8 +55,8 @@ def describe_error(error: BaseException) -> list[str]:
         message = f"{os.fsdecode(error.filename)}: {reason}" if named else reason
     else:
         message = str(error)
-    lines = [f"envfs: {message or type(error).__name__}"]
-    return [*lines, f"  next: {hint}"] if hint else lines
+    lines = [f"envfs: {message or type(error).__name__}", *([f"  next: {hint}"] if hint else [])]
+    return [_printable(line) for line in lines]
 
 
 def _title(name: str) -> str:

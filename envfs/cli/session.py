@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from envfs.access.resolver import Resolver
 from envfs.cli import passphrase
 from envfs.errors import ConfigError
-from envfs.kms.engine import Engine
+from envfs.kms.engine import DATABASE, Engine
 from envfs.kms.rootkey import KEY_FILE_NAME, KeyFileUnlock, PassphraseUnlock
 from envfs.service.config import HOME_VARIABLE, home_directory
 
@@ -33,7 +33,7 @@ class Session:
 def kms_exists(home: Path) -> bool:
     """Whether there is a KMS in `home`. Raises OSError where one may not look."""
     try:
-        (home / DATABASE_NAME).stat()
+        (home / DATABASE).stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True

@@ -39,7 +39,8 @@ def check_mountpoint(path: Path, lower: Path) -> Path:
         raise MountError(f"the mountpoint {path} cannot be read", hint="choose a directory of yours") from None
     if entries:
         raise MountError(
-            f"the mountpoint {path} is not empty ({len(entries)} entries, which the mount would hide)",
+            f"the mountpoint {path} is not empty: {len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
+            " would be hidden",
             hint="mount on an empty directory",
         )
     if os.geteuid() != 0 and not os.access(path, os.W_OK):

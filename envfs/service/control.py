@@ -80,9 +80,12 @@ class ControlServer:
 
     async def _connection(self, connection: trio.socket.SocketType, limit: trio.Semaphore) -> None:
         descriptors: list[int] = []
+        line = b""
         try:
             with trio.move_on_after(_TIMEOUT):
                 line = await _receive_line(connection, descriptors)
+            if not line:
+                return  # somebody who only wanted to know which process listens here
             response = self._respond(peer_of(connection), line, descriptors)
             with trio.move_on_after(_TIMEOUT):
                 await _send_all(connection, json.dumps(response).encode() + b"\n")

@@ -15,7 +15,7 @@ import trio
 
 from envfs.access.resolver import Resolver
 from envfs.errors import EnvfsError
-from envfs.fs import loop
+from envfs.fs.loop import serve, stop
 from envfs.fs.filesystem import Filesystem
 from envfs.fs.state import FsOptions
 from envfs.kms.engine import Engine
@@ -130,7 +130,7 @@ class _Session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_signals, nursery)
             try:
-                await loop.serve(
+                await serve(
                     self._filesystem,
                     self._mountpoint,
                     fuse_options=fuse_options(self._request.lower, self._request.options),
@@ -170,7 +170,7 @@ class _Session:
             async for number in signals:
                 _log.info("%s: unmounting", signal.Signals(number).name)
                 if ending:
-                    loop.stop()
+                    stop()
                 else:
                     ending = True
                     nursery.start_soon(self._end)
@@ -181,7 +181,7 @@ class _Session:
             await trio.to_thread.run_sync(unmount.detach_after_writing, self._mountpoint, abandon_on_cancel=True)
         except (EnvfsError, OSError) as error:
             _log.warning("unmounting by force, what has files open loses them: %s", error)
-            loop.stop()
+            stop()
 
 
 def fs_options(options: MountOptions) -> FsOptions:

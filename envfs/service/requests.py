@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from envfs.errors import AccessDenied, ConfigError
 from envfs.format.header import volume_context
-from envfs.kms.model import RequestFacts
+from envfs.kms.model import Access, RequestFacts
 from envfs.service.keys import VIA_SERVICE, usable_key
 from envfs.service.peer import Peer, inode_in_mount
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from envfs.fs.filesystem import Filesystem
     from envfs.kms.engine import Engine
 
-_ACTIONS = {
+_ACTIONS: dict[Access, tuple[str, ...]] = {
     "read": ("kms:Decrypt",),
     "write": ("kms:Decrypt", "kms:GenerateDataKey"),
     "create": ("kms:GenerateDataKey",),
@@ -124,9 +124,7 @@ class Requests:
         return self._filesystem.describe_directory(inode)
 
     def _explain(self, peer: Peer, request: Mapping[str, Any], descriptor: int | None) -> dict[str, Any]:
-        user, access = _text(request, "user"), _text(request, "access")
-        if access not in _ACTIONS:
-            raise ConfigError(f"no access: {access!r}", hint="one of " + ", ".join(_ACTIONS))
+        user, access = _text(request, "user"), _access(_text(request, "access"))
         entry = _user(user)
         if peer.uid not in (0, entry.pw_uid):
             asker = self._resolver.resolve(peer.uid, peer.gid, peer.pid)
@@ -169,6 +167,13 @@ def _text(request: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigError(f"the request lacks {name!r}")
     return value
+
+
+def _access(text: str) -> Access:
+    for access in _ACTIONS:
+        if access == text:
+            return access
+    raise ConfigError(f"no access: {text!r}", hint="one of " + ", ".join(_ACTIONS))
 
 
 def _user(text: str) -> pwd.struct_passwd:

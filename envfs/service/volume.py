@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from envfs.crypto.aead import Suite
 from envfs.crypto.secret import Secret
-from envfs.errors import ConfigError, EnvfsError, FormatError, IntegrityError, UnsupportedVersion
+from envfs.errors import ConfigError, EnvfsError, FormatError, IntegrityError, InvalidCiphertext, UnsupportedVersion
 from envfs.format.directory import DirectoryFile
 from envfs.format.header import volume_context
 from envfs.format.names import DIRECTORY_FILE, TEMPORARY_PREFIX, VOLUME_BACKUP, VOLUME_FILE
@@ -76,6 +76,22 @@ def make_volume(lower: Path, engine: Engine, *, key_arn: str, suite: Suite, bloc
     return volume
 
 
+def check_new_volume(lower: Path) -> None:
+    """What can be said against `make_volume` without doing anything: ConfigError, OSError."""
+    try:
+        directory = os.open(lower, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if not lower.parent.is_dir():
+            raise _no_parent(lower) from None
+        return
+    except NotADirectoryError:
+        raise _no_directory(lower) from None
+    try:
+        _check_free(directory, lower)
+    finally:
+        os.close(directory)
+
+
 def open_volume(lower: Path, engine: Engine) -> OpenVolume:
     """Read and authenticate the volume file of `lower`.
 
@@ -90,7 +106,7 @@ def open_volume(lower: Path, engine: Engine) -> OpenVolume:
         )
     try:
         volume_key = engine.unwrap_service_owned(volume.blob, volume_context(volume.volume_id))
-    except EnvfsError as error:
+    except (InvalidCiphertext, FormatError) as error:
         raise _damaged(lower, "its volume key cannot be unwrapped") from error
     with volume_key:
         keys = VolumeKeys(volume_key)
@@ -146,11 +162,19 @@ def _make_directory(lower: Path) -> bool:
         lower.mkdir()
     except FileExistsError:
         if not lower.is_dir():
-            raise ConfigError(f"{lower} is not a directory", hint="name an empty directory") from None
+            raise _no_directory(lower) from None
         return False
     except FileNotFoundError:
-        raise ConfigError(f"the directory {lower.parent} does not exist", hint=f"mkdir -p {lower.parent}") from None
+        raise _no_parent(lower) from None
     return True
+
+
+def _no_directory(lower: Path) -> ConfigError:
+    return ConfigError(f"{lower} is not a directory", hint="name an empty directory, or one that is to be made")
+
+
+def _no_parent(lower: Path) -> ConfigError:
+    return ConfigError(f"the directory {lower.parent} does not exist", hint=f"mkdir -p {lower.parent}")
 
 
 def _lock(directory: int, lower: Path) -> None:
@@ -171,7 +195,7 @@ def _check_free(directory: int, lower: Path) -> list[bytes]:
     if VOLUME_BACKUP in names:
         raise _no_volume(lower)
     raise ConfigError(
-        f"{lower} is not empty ({len(names)} entries)",
+        f"{lower} is not empty",
         hint="make the volume in an empty directory, mount it, and copy the files into the mount",
     )
 

@@ -147,14 +147,21 @@ async def test_a_defect_in_the_handler_does_not_end_the_server(place: Path, capl
 
 @pytest.mark.parametrize(
     "line",
-    [b"\n", b"nonsense\n", b"[]\n", b"{}\n", b'{"op": 3}\n', b'{"op": "x"}', b"[" * 60000 + b"\n", b"\xff\xfe\n", b""],
-    ids=["empty", "no JSON", "no object", "no op", "op no text", "no newline", "nested", "no UTF-8", "nothing"],
+    [b"\n", b"nonsense\n", b"[]\n", b"{}\n", b'{"op": 3}\n', b'{"op": "x"}', b"[" * 60000 + b"\n", b"\xff\xfe\n"],
+    ids=["empty", "no JSON", "no object", "no op", "op no text", "no newline", "nested", "no UTF-8"],
 )
 async def test_what_is_no_request_is_answered_with_an_error(place: Path, line: bytes) -> None:
     handler = Recorder()
     async with serving(place, handler):
         answer = await raw_exchange(place, line)
     assert answer["error"]["type"] == "ConfigError"
+    assert handler.seen == []
+
+
+async def test_a_connection_that_asks_nothing_gets_no_answer(place: Path) -> None:
+    handler = Recorder()
+    async with serving(place, handler):
+        assert await raw_exchange(place, b"") is None
     assert handler.seen == []
 
 

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from envfs.cli.exit_codes import MEANINGS
+from envfs.cli.main import COMMANDS, envfs, run
+from envfs.cli.mount_helper import helper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command of the program with the words that call it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+ALL = list(commands(envfs))
+
+
+def test_the_contract_names_and_flags_are_there() -> None:
+    found = {" ".join(path): {flag for parameter in command.params for flag in parameter.opts} for path, command in ALL}
+    contract = {
+        "kms init": {"--root-key", "--passphrase-file", "--partition", "--region", "--account"},
+        "init": {"--key", "--block-size", "--suite"},
+        "mount": {"-o", "--foreground"},
+        "umount": set(),
+        "status": {"--json"},
+        "key create": {"--alias", "--description", "--policy"},
+        "key list": {"--json"},
+        "key show": {"--json"},
+        "key enable": set(),
+        "key disable": set(),
+        "key policy get": set(),
+        "key policy put": set(),
+        "dir set-key": set(),
+        "dir show": {"--json"},
+        "explain": {"--user", "--access", "--json"},
+        "file show": {"--json"},
+    }
+    assert set(found) == set(contract)
+    for name, flags in contract.items():
+        assert flags <= found[name], name
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_command_has_an_example_that_calls_it(path: tuple[str, ...], command: click.Command) -> None:
+    text = command.get_help(click.Context(command, info_name="envfs " + " ".join(path)))
+    assert "Example:" in text
+    assert f"envfs {' '.join(path)}" in text.split("Example:")[1]
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_option_is_explained(path: tuple[str, ...], command: click.Command) -> None:
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{path}: {parameter.name}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_summary_that_is_shown_without_loading_a_command_is_its_own(name: str) -> None:
+    command = envfs.get_command(click.Context(envfs), name)
+    assert command is not None
+    assert (command.help or "").split("\n")[0] == COMMANDS[name][2]
+
+
+def test_help_lists_the_commands_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in COMMANDS)
+    assert all(f"{code:>3}  " in text for code in MEANINGS)
+
+
+def test_help_loads_nothing_that_is_slow_to_load() -> None:
+    program = (
+        "import sys; from envfs.cli.main import run; run(['--help'])\n"
+        "print([name for name in ('trio', 'pyfuse3', 'cryptography', 'sqlite3', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["mount"], ["init"], ["--nonsense"], ["explain", "x"], ["init", "x", "--block-size", "5"]],
+)
+def test_wrong_arguments_are_exit_code_2_and_say_so(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    assert "Usage:" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("envfs, version ")
+
+
+def test_the_mount_helper_takes_what_mount_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        run(["/absent/lower", "/absent/mount", "-s", "-n", "-v", "-f", "-o", "rw,x"], helper, "mount.fuse.envfs") == 3
+    )
+    assert "/absent/lower does not exist" in capsys.readouterr().err
+    assert run(["/absent/lower", "/absent/mount", "-N", "7"], helper, "mount.fuse.envfs") == 2
