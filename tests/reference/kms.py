@@ -1,0 +1,131 @@
+"""From a KMS directory to data keys (docs/FORMAT.md section 9). Shares no code with the package."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import sqlite3
+import struct
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from tests.reference.structures import (
+    FormatError,
+    IntegrityError,
+    UnsupportedVersion,
+    derive,
+    mac,
+    need,
+    open_blob,
+    parse_blob,
+)
+
+#: Section 9.2, without the column `mac` that each ends with.
+TABLES = {
+    "store": "id store_id partition region account owner_uid created",
+    "root_slots": "slot_id kind parameters wrapped created",
+    "keys": "key_id manager spec usage origin state description created backing_key_id policy",
+    "backing_keys": "backing_key_id key_id version spec wrapped created",
+    "aliases": "name key_id created",
+    "identity_policies": "principal name policy created",
+    "pins": "uid name created",
+    "audit_chains": "chain_id sequence tag size sealed created",
+}
+
+
+def fields(*values: Any) -> bytes:
+    """Section 9.1."""
+    encoded = b""
+    for value in values:
+        if isinstance(value, int):
+            encoded += b"I" + struct.pack(">q", value)
+            continue
+        raw = value.encode() if isinstance(value, str) else bytes(value)
+        encoded += (b"T" if isinstance(value, str) else b"B") + struct.pack(">I", len(raw)) + raw
+    return encoded
+
+
+class Kms:
+    """The keys in ENVFS_HOME, read without changing anything. `passphrase` for slots of that kind."""
+
+    def __init__(self, home: Path, passphrase: bytes | None = None) -> None:
+        self.database = sqlite3.connect(f"{(home / 'kms.db').absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            self._open(home / "root.key", passphrase)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _open(self, key_file: Path, passphrase: bytes | None) -> None:
+        """Section 9.1."""
+        (application,) = self.database.execute("PRAGMA application_id").fetchone()
+        (schema,) = self.database.execute("PRAGMA user_version").fetchone()
+        need(application == 0x454E564B, FormatError("kms.db is not the database of a KMS"))
+        need(schema == 1, UnsupportedVersion(f"kms.db has schema version {schema}"))
+        (self.store_id,) = self.database.execute("SELECT store_id FROM store").fetchone()
+        self.root_key = self._root_key(key_file, passphrase)
+        self._verify()
+
+    def _root_key(self, key_file: Path, passphrase: bytes | None) -> bytes:
+        """Section 9.3: the first slot that can be opened."""
+        for slot_id, kind, parameters, wrapped in self.database.execute(
+            "SELECT slot_id, kind, parameters, wrapped FROM root_slots"
+        ):
+            if kind == "keyfile" and key_file.exists():
+                kek = key_file.read_bytes()
+            elif kind == "passphrase" and passphrase is not None:
+                memory, iterations, lanes = struct.unpack(">III", parameters[:12])
+                within = memory <= 4 << 20 and iterations <= 100 and lanes <= 64 and len(parameters) == 28
+                need(within, FormatError("root slot: parameters"))
+                kek = Argon2id(
+                    salt=parameters[12:], length=32, iterations=iterations, lanes=lanes, memory_cost=memory
+                ).derive(passphrase)
+            else:
+                continue
+            associated = fields("root slot", self.store_id, slot_id, kind, parameters)
+            try:
+                return AESGCM(derive(kek, "root slot", slot_id)).decrypt(bytes(12), wrapped, associated)
+            except InvalidTag:
+                continue
+        raise IntegrityError("no slot of the root key can be opened with what there is")
+
+    def _verify(self) -> None:
+        """Section 9.2: every row, every set of rows, and the state."""
+        key = derive(self.root_key, "store", self.store_id)
+        sets = {}
+        for table, columns in TABLES.items():
+            macs = []
+            for *row, stored in self.database.execute(f"SELECT {', '.join(columns.split())}, mac FROM {table}"):
+                need(hmac.compare_digest(mac(key, fields("row", table, *row)), stored), IntegrityError(table))
+                macs.append(stored)
+            sets[table] = (len(macs), hashlib.sha256(b"".join(sorted(macs))).digest())
+        generation, stored = self.database.execute("SELECT generation, mac FROM state").fetchone()
+        listed = self.database.execute("SELECT name, generation, rows, digest FROM sets").fetchall()
+        listed.sort(key=lambda row: row[0].encode())
+        need({row[0]: row[2:] for row in listed} == sets, IntegrityError("sets"))
+        state = fields("state", generation, *[value for row in listed for value in row])
+        need(hmac.compare_digest(mac(key, state), stored), IntegrityError("state"))
+
+    def decrypt(self, raw: bytes, context: dict[str, str]) -> bytes:
+        """Section 9.4: the plaintext of a ciphertext blob."""
+        blob = parse_blob(raw)
+        row = self.database.execute(
+            "SELECT version, spec, wrapped FROM backing_keys WHERE backing_key_id = ? AND key_id = ?",
+            (blob.backing_key_id, blob.key_id),
+        ).fetchone()
+        need(row, IntegrityError("the blob's backing key is not in this KMS"))
+        version, spec, wrapped = row
+        associated = fields("backing key", self.store_id, blob.key_id, version, spec)
+        try:
+            wrapping_key = derive(self.root_key, "backing key", blob.backing_key_id)
+            backing_key = AESGCM(wrapping_key).decrypt(bytes(12), wrapped, associated)
+        except InvalidTag:
+            raise IntegrityError("backing key") from None
+        return open_blob(backing_key, blob, context)
