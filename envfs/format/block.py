@@ -22,14 +22,15 @@ from envfs.format.geometry import OVERHEAD, Geometry
 #: below 2^-32 (NIST SP 800-38D section 8.3).
 MAX_SEALED_BLOCKS: Final = 1 << 32
 
-_INDEX: Final = struct.Struct(">Q")
+#: Associated data of a block: file id, block index.
+_ASSOCIATED: Final = struct.Struct(">16sQ")
 _ZERO_NONCE: Final = bytes(NONCE_SIZE)
 
 
 class BlockCodec:
     """Seals and opens the blocks of one file. `random` gives the nonces; it is there for test vectors alone."""
 
-    __slots__ = ("_associated", "_block_size", "_cipher_block", "_decrypt_into", "_encrypt_into", "_random")
+    __slots__ = ("_block_size", "_cipher_block", "_decrypt_into", "_encrypt_into", "_file_id", "_random")
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class BlockCodec:
         cipher = new_cipher(suite, content_key)
         self._encrypt_into = cipher.encrypt_into
         self._decrypt_into = cipher.decrypt_into
-        self._associated = file_id
+        self._file_id = file_id
         self._block_size = geometry.block_size
         self._cipher_block = geometry.cipher_block
         self._random = random
@@ -64,7 +65,7 @@ class BlockCodec:
         # Unique because random: 96 bits from getrandom(2) for each block, at most 2^32 blocks under this key. Sealing a
         # block again takes a new nonce too, so nothing depends on knowing what was written before a crash.
         nonces = self._random(NONCE_SIZE * count)
-        encrypt_into, associated, pack = self._encrypt_into, self._associated, _INDEX.pack
+        encrypt_into, file_id, pack = self._encrypt_into, self._file_id, _ASSOCIATED.pack
         source, target = memoryview(plain), memoryview(out)
         position = nonce_position = 0
         index = first_index
@@ -75,7 +76,7 @@ class BlockCodec:
             body = position + NONCE_SIZE
             end = position + OVERHEAD + len(piece)
             target[position:body] = nonce
-            encrypt_into(nonce, piece, associated + pack(index), target[body:end])
+            encrypt_into(nonce, piece, pack(file_id, index), target[body:end])
             position = end
             index += 1
         return out
@@ -115,7 +116,7 @@ class BlockCodec:
             raise ValueError(f"an output of {len(out) - out_offset} bytes for {plain_length}")
         # Outside the hole range a zero block needs no test: its tag is wrong. So ordinary files pay one comparison.
         may_have_holes = hole_start < first_index + cipher_length // cipher_block + 1 and first_index < hole_end
-        decrypt_into, associated, pack = self._decrypt_into, self._associated, _INDEX.pack
+        decrypt_into, file_id, pack = self._decrypt_into, self._file_id, _ASSOCIATED.pack
         block_size = self._block_size
         source, target = memoryview(cipher), memoryview(out)
         position = out_offset
@@ -126,7 +127,7 @@ class BlockCodec:
             length = end - start - OVERHEAD
             if length <= 0:
                 break
-            nonce = bytes(source[start:body])
+            nonce = source[start:body]
             piece = target[position : position + length]
             if (
                 may_have_holes
@@ -137,7 +138,7 @@ class BlockCodec:
                 piece[:] = bytes(length)
             else:
                 try:
-                    decrypt_into(nonce, source[body:end], associated + pack(index), piece)
+                    decrypt_into(nonce, source[body:end], pack(file_id, index), piece)
                 except InvalidTag:
                     piece[:] = bytes(length)  # what stands there is not authentic
                     raise IntegrityError(f"block {index} is damaged", block=index) from None
@@ -154,7 +155,7 @@ class BlockCodec:
         nonce = self._random(NONCE_SIZE)
         out = bytearray(length + OVERHEAD)
         out[:NONCE_SIZE] = nonce
-        self._encrypt_into(nonce, plain, self._associated + _INDEX.pack(index), memoryview(out)[NONCE_SIZE:])
+        self._encrypt_into(nonce, plain, _ASSOCIATED.pack(self._file_id, index), memoryview(out)[NONCE_SIZE:])
         return out
 
     def open_one(self, index: int, cipher: Buffer, hole_start: int = 0, hole_end: int = 0) -> bytearray:

@@ -95,9 +95,7 @@ class Slot:
         check_range(len(self.blob), 1, MAX_VARIABLE_SIZE - len(self.labels), "slot: size of the ciphertext blob")
         decode_labels(self.labels)
 
-    def changed(
-        self, *, sequence: int, length_bound: int, sealed_blocks: int, hole_start: int, hole_end: int
-    ) -> Slot:
+    def changed(self, *, sequence: int, length_bound: int, sealed_blocks: int, hole_start: int, hole_end: int) -> Slot:
         """The slot that follows this one; file, suite and DEK stay."""
         return Slot(
             self.suite,
@@ -217,7 +215,7 @@ def parse_header_area(raw: Buffer) -> HeaderArea:
 
 
 def peek_file_id(raw: bytes) -> bytes | None:
-    """The file id in a header area without parsing the rest: that of the first slot that begins as one; None if none does.
+    """The file id of the first slot that begins as one, without parsing the rest; None if none does.
 
     Good enough where the id is authenticated by something else, as a place authenticates it.
     """

@@ -15,6 +15,7 @@ from envfs.format.header import (
     dek_context,
     header_key,
     parse_header_area,
+    peek_file_id,
     verify_slot,
     volume_context,
 )
@@ -138,6 +139,18 @@ def test_slots_of_two_files_are_refused() -> None:
 def test_something_that_is_no_slot_is_not_absent(raw: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         parse_header_area(raw)
+
+
+def test_the_slot_that_follows_keeps_file_suite_and_dek() -> None:
+    after = SLOT.changed(sequence=2, length_bound=3, sealed_blocks=4, hole_start=5, hole_end=6)
+    assert after == replace(SLOT, sequence=2, length_bound=3, sealed_blocks=4, hole_start=5, hole_end=6)
+
+
+def test_peeking_finds_the_file_id_wherever_a_slot_begins() -> None:
+    assert peek_file_id(area(SLOT, None)) == peek_file_id(area(None, SLOT)) == FILE_ID
+    assert peek_file_id(area(SLOT, None)[:160]) == FILE_ID
+    for raw in (b"", PLACE, PLACE + bytes(896), area(SLOT, None)[:159], PLACE + b"x" * 896):
+        assert peek_file_id(raw) is None
 
 
 def test_every_buffer_is_read() -> None:

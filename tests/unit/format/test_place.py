@@ -61,6 +61,25 @@ def test_anywhere_has_to_be_authentic() -> None:
     assert not KEY.is_anywhere(KEY.pack(Kind.DIRECTORY, OBJECT, ANYWHERE), Kind.FILE, OBJECT)
 
 
+def test_moving_checks_the_old_place_and_keeps_it() -> None:
+    for raw in (
+        KEY.pack(Kind.FILE, OBJECT, HERE, BEFORE),
+        KEY.pack(Kind.FILE, OBJECT, BEFORE, HERE),
+        KEY.pack(Kind.FILE, OBJECT, ANYWHERE),
+        KEY.pack(Kind.FILE, OBJECT, BEFORE, ANYWHERE),
+    ):
+        assert KEY.moved(raw, Kind.FILE, OBJECT, HERE, ELSEWHERE) == KEY.pack(Kind.FILE, OBJECT, ELSEWHERE, HERE)
+
+
+def test_what_is_out_of_its_place_is_not_moved() -> None:
+    raw = KEY.pack(Kind.FILE, OBJECT, HERE, BEFORE)
+    assert KEY.moved(raw, Kind.FILE, OBJECT, ELSEWHERE, HERE) is None
+    assert KEY.moved(raw, Kind.FILE, b"x" * 16, HERE, ELSEWHERE) is None
+    assert KEY.moved(raw, Kind.DIRECTORY, OBJECT, HERE, ELSEWHERE) is None
+    forged = raw[:8] + ONES_ID + raw[24:]
+    assert KEY.moved(forged, Kind.FILE, OBJECT, HERE, ELSEWHERE) is None
+
+
 def test_every_part_counts() -> None:
     kinds, objects = list(Kind), [OBJECT, b"x" * 16]
     parents, names = [b"p" * 16, b"q" * 16], [b"", b"a", b"ab"]
