@@ -102,7 +102,7 @@ class PlaceKey:
         return ONES_ID in (place.current_parent, place.previous_parent) and self._is_anywhere(place, kind, object_id)
 
     def moved(self, raw: bytes, kind: Kind, object_id: bytes, old: Where, new: Where) -> bytes | None:
-        """The 128 bytes for an object that is about to go from `old` to `new`; None if `raw` does not let it be at `old`."""
+        """The 128 bytes for an object that is about to go from `old` to `new`; None if it does not belong to `old`."""
         place = parse_place(raw)
         old_mac = self.mac(kind, object_id, *old)
         if not (

@@ -57,6 +57,8 @@ def test_anywhere_has_to_be_authentic() -> None:
         forged = raw[:offset] + ONES_ID + raw[offset + 16 :]
         assert not KEY.is_anywhere(forged, Kind.FILE, OBJECT)
         assert not KEY.check(forged, Kind.FILE, OBJECT, ELSEWHERE)
+    anywhere = KEY.pack(Kind.FILE, OBJECT, ANYWHERE)
+    assert not KEY.is_anywhere(anywhere[:8] + HERE.parent_id + anywhere[24:], Kind.FILE, OBJECT)
     assert not KEY.is_anywhere(KEY.pack(Kind.FILE, b"x" * 16, ANYWHERE), Kind.FILE, OBJECT)
     assert not KEY.is_anywhere(KEY.pack(Kind.DIRECTORY, OBJECT, ANYWHERE), Kind.FILE, OBJECT)
 
