@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import stat
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from envfs.crypto.secret import Secret
-from envfs.errors import ConfigError, IntegrityError
+from envfs.errors import ConfigError, EnvfsError, IntegrityError
 from envfs.format.blob import Blob
 from envfs.kms.administrative import AdministrativeOperations
 from envfs.kms.arn import Account
@@ -29,6 +30,8 @@ from envfs.kms.sealed_store import SealedStore
 from envfs.kms.sqlite_store import SqliteStore
 
 DATABASE: Final = "kms.db"
+
+logger: Final = logging.getLogger("envfs.kms")
 
 _ASK_OWNER: Final = "run this as the user who owns the KMS, or set ENVFS_HOME to one of your own"
 
@@ -134,6 +137,9 @@ class Engine(CryptographicOperations, AdministrativeOperations):
         self._is_closed = True
         try:
             self._recorder.close()
+        except EnvfsError as error:
+            # The records stand in the file all the same; they are only not anchored until the next process takes over.
+            logger.warning("the end of the audit trail could not be anchored: %s", error.message)
         finally:
             self._keyring.wipe()
             self._database.close()

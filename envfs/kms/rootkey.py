@@ -125,20 +125,25 @@ def read_key_file(path: Path) -> Secret:
             f"the root key file {path} cannot be read: {error.strerror}",
             hint="run this as the user who owns the KMS, or reach it through a running mount",
         ) from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != KEY_SIZE:
-            raise ConfigError(f"{path} is no root key file: it is not a file of {KEY_SIZE} bytes")
-        if status.st_mode & 0o077:
-            raise ConfigError(f"{path} can be read by others than its owner", hint=f"chmod 0400 {path}")
-        if status.st_uid not in {0, os.geteuid()}:
-            raise ConfigError(
-                f"{path} belongs to another user (uid {status.st_uid})", hint=f"chown it to uid {os.geteuid()}"
-            )
-        buffer = bytearray(KEY_SIZE)
-        if file.readinto(buffer) != KEY_SIZE:
-            raise ConfigError(f"{path} could not be read whole")
-    return Secret.adopt(buffer)
+    try:
+        _check_key_file(path, os.fstat(descriptor))
+        raw = os.read(descriptor, KEY_SIZE)
+    finally:
+        os.close(descriptor)
+    if len(raw) != KEY_SIZE:
+        raise ConfigError(f"{path} could not be read whole")
+    return Secret(raw)
+
+
+def _check_key_file(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode) or status.st_size != KEY_SIZE:
+        raise ConfigError(f"{path} is no root key file: it is not a file of {KEY_SIZE} bytes")
+    if status.st_mode & 0o077:
+        raise ConfigError(f"{path} can be read by others than its owner", hint=f"chmod 0400 {path}")
+    if status.st_uid not in {0, os.geteuid()}:
+        raise ConfigError(
+            f"{path} belongs to another user (uid {status.st_uid})", hint=f"chown it to uid {os.geteuid()}"
+        )
 
 
 def seal_slot(root_key: Secret, store_id: bytes, unlock: Unlock, parameters: bytes, created: int) -> RootSlotRow:

@@ -108,7 +108,7 @@ class _Parser:
         if unknown:
             raise MalformedPolicy(f"a statement has no element {min(unknown)!r}")
         effect = element.get("Effect")
-        if effect not in {"Allow", "Deny"}:
+        if effect not in ("Allow", "Deny"):
             raise MalformedPolicy("Effect is neither Allow nor Deny")
         sid = element.get("Sid", "")
         if not isinstance(sid, str):
