@@ -85,9 +85,8 @@ class FuseFilesystem(Filesystem):
         self.init_volume()
 
     def mount(self) -> None:
-        before = fuse_daemons()
         self.start()
-        self.pids = sorted(fuse_daemons() - before)
+        self.pids = fuse_daemons(self.top)
         if not os.path.ismount(self.top) or not self.pids:
             raise BenchError(f"{self.name} is not mounted on {self.top}")
 
@@ -214,15 +213,17 @@ def package_version(name: str) -> str:
     return run(["dpkg-query", "-W", "-f", "${Version}", name])
 
 
-def fuse_daemons() -> set[int]:
-    """The processes that hold a connected /dev/fuse."""
-    found = set()
+def fuse_daemons(top: Path) -> list[int]:
+    """The processes that were started for the mountpoint `top` and hold /dev/fuse open; nobody else's."""
+    found = []
     for process in Path("/proc").iterdir():
         if not process.name.isdecimal():
             continue
         with suppress(OSError):
+            if os.fsencode(top) not in (process / "cmdline").read_bytes().split(b"\0"):
+                continue
             if any(_leads_to(entry, "/dev/fuse") for entry in (process / "fd").iterdir()):
-                found.add(int(process.name))
+                found.append(int(process.name))
     return found
 
 
