@@ -29,6 +29,7 @@ class Label(enum.Enum):
     NAMES = "names"
     SYMLINK = "symlink"
     XATTR = "xattr"
+    UNDO_RECORD = "undo record"
     CIPHERTEXT_BLOB = "ciphertext blob"
     BACKING_KEY = "backing key"
     ROOT_SLOT = "root slot"

@@ -14,13 +14,18 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
 
 from envfs.errors import IntegrityError
 from envfs.format.block import BlockCodec
-from envfs.format.geometry import HEADER_SIZE, Geometry
+from envfs.format.geometry import HEADER_SIZE, OVERHEAD, Geometry
 from envfs.format.header import SLOT_SIZE, Slot
 from envfs.format.place import PLACE_SIZE
 from envfs.fs.lower import write_all
+from envfs.fs.undo import TAIL_SIZE, Undo, UndoRecord
+
+if TYPE_CHECKING:
+    from envfs.fs.nodes import Node
 
 # Random 96-bit nonces: 2^32 blocks under one key keep the collision chance below 2^-32 (NIST SP 800-38D section 8.3).
 MOST_SEALED = 1 << 32
@@ -51,20 +56,24 @@ class Content:
         "handles",
         "header_key",
         "keyed",
+        "node",
         "old_fds",
         "place",
         "position",
         "sealed",
         "size",
         "slot",
+        "undo",
         "writable",
         "writes",
     )
 
     def __init__(
         self,
+        node: Node,
         fd: int,
         *,
+        undo: Undo,
         writable: bool,
         geometry: Geometry,
         buffers: Buffers,
@@ -76,6 +85,8 @@ class Content:
         size: int,
         place: bytes,
     ) -> None:
+        self.node = node
+        self.undo = undo
         self.fd = fd
         self.old_fds: list[int] = []
         self.writable = writable
@@ -141,23 +152,24 @@ class Content:
         """The lower file ends too early."""
         return IntegrityError(f"the lower file ends at byte {at}, before its blocks do", block=None)
 
-    def _read_block(self, index: int) -> bytearray:
-        """The plain bytes of one whole block that exists."""
-        start = self.geometry.block_offset(index)
-        plain_length = self.geometry.block_plain_length(index, self.size)
-        count = plain_length + self.geometry.cipher_block - self.geometry.block_size
+    def _existing(self, first: int, end: int) -> bytes:
+        """The sealed bytes of blocks `first` to `end` (exclusive), as far as the file has them."""
+        start = self.geometry.block_offset(first)
+        count = min(self.geometry.block_offset(end), self.geometry.cipher_size(self.size)) - start
+        if count <= 0:
+            return b""
         cipher = os.pread(self.fd, count, start)
         if len(cipher) < count:
             raise self.cut_off(start + len(cipher))
-        return self.codec.open(index, cipher, self.slot.hole_start, self.slot.hole_end)
+        return cipher
 
     # Writing
 
     def write(self, offset: int, data: bytes) -> int:
         """Write all of `data` at a plain offset; a gap before it becomes a hole.
 
-        Raises OSError(ENOSPC …) with everything that was in the file before still readable, and IntegrityError if a block
-        that is only partly overwritten cannot be read.
+        Raises OSError(ENOSPC …) with everything that was in the file before still readable, and IntegrityError if a
+        block that is only partly overwritten cannot be read.
         """
         if not data:
             return 0
@@ -166,69 +178,87 @@ class Content:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         if offset > self.size:
             self._grow(offset)
-        first, plain = self._whole_blocks(offset, end, data)
-        self._seal_and_write(first, plain, end)
+        first, last_end = self.geometry.blocks(offset, len(data))
+        old = self._existing(first, last_end) if first * self.geometry.block_size < self.size else b""
+        plain = self._merge(first, last_end, offset, data, old) if old else data
+        self._replace(first, plain, old, max(self.size, end))
         return len(data)
 
-    def _whole_blocks(self, offset: int, end: int, data: bytes) -> tuple[int, bytes | bytearray]:
-        """The first block index and the plain bytes of all the blocks that a write touches, old bytes around the new."""
-        block_size = self.geometry.block_size
-        first, last = offset // block_size, (end - 1) // block_size
-        skip = offset - first * block_size
+    def _merge(self, first: int, last_end: int, offset: int, data: bytes, old: bytes) -> bytes | bytearray:
+        """The plain bytes of all the blocks that a write touches: old ones around the new."""
+        block_size, cipher_block = self.geometry.block_size, self.geometry.cipher_block
+        start, end = first * block_size, offset + len(data)
         tail_kept = end < self.size and end % block_size != 0
-        if not skip and not tail_kept:
-            return first, data
-        start = first * block_size
-        plain = bytearray(max(end, min(self.size, (last + 1) * block_size)) - start)
-        if skip or (tail_kept and last == first):
-            old = self._read_block(first)
-            plain[: len(old)] = old
-        if tail_kept and last != first:
-            old = self._read_block(last)
-            plain[(last - first) * block_size : (last - first) * block_size + len(old)] = old
-        plain[skip : skip + len(data)] = data
-        return first, plain
+        if offset == start and not tail_kept:
+            return data
+        plain = bytearray(max(end, min(self.size, last_end * block_size)) - start)
+        if offset != start or last_end == first + 1:
+            kept = self._open_blocks(first, old[:cipher_block])
+            plain[: len(kept)] = kept
+        if tail_kept and last_end > first + 1:
+            skip = last_end - 1 - first
+            kept = self._open_blocks(last_end - 1, old[skip * cipher_block :])
+            plain[skip * block_size : skip * block_size + len(kept)] = kept
+        plain[offset - start : end - start] = data
+        return plain
 
-    def _seal_and_write(self, first: int, plain: bytes | bytearray, end: int) -> None:
+    def _open_blocks(self, first: int, cipher: bytes) -> bytearray:
+        return self.codec.open(first, cipher, self.slot.hole_start, self.slot.hole_end)
+
+    def _replace(self, first: int, plain: bytes | bytearray, old: bytes, new_size: int) -> None:
+        """Seal `plain` into the blocks from `first` on, which are `old` as far as they exist; then the file has `new_size`."""
         blocks = self.geometry.block_count(len(plain))
         self._count_sealed(blocks)
-        count = len(plain) + blocks * (self.geometry.cipher_block - self.geometry.block_size)
+        count = len(plain) + blocks * OVERHEAD
         out = self.buffers.cipher if count <= len(self.buffers.cipher) else bytearray(count)
         self.codec.seal(first, plain, out)
         view = memoryview(out)[:count]
         self.writes += 1
         if self.position < 0:
-            if first:
-                self.write_first_header()
-            else:
+            if first == 0:
                 self._write_with_header(view)
-                self.size = max(self.size, end)
+                self.size = new_size
                 return
+            self.write_first_header()
+        self._record_undo(first, view, old, new_size, cuts=False)
         written = os.pwrite(self.fd, view, self.geometry.block_offset(first))
         if written < count:
-            self._write_rest(first, plain, view, written)
-        self.size = max(self.size, end)
+            self._write_rest(first, view, written, old)
+        self.size = new_size
 
-    def _write_rest(self, first: int, plain: bytes | bytearray, view: memoryview, written: int) -> None:
-        """After a short write: go on, or, if the disk is full, leave every block that existed readable."""
+    def _record_undo(self, first: int, view: memoryview, old: bytes, new_size: int, *, cuts: bool) -> None:
+        """Before blocks are written; without old ones, what a kill leaves of the new ones is cut off again.
+
+        A file whose name we do not know could not be found again: no record, and no older one either.
+        """
+        path = self.node.lower_path()
+        if not path:
+            self.undo.clear()
+            return
+        offset = self.geometry.block_offset(first)
+        self.undo.begin(
+            UndoRecord(
+                file_id=self.slot.file_id,
+                offset=offset,
+                end=offset + len(view),
+                old_size=self.geometry.cipher_size(self.size),
+                new_size=self.geometry.cipher_size(new_size),
+                tail=bytes(view[-TAIL_SIZE:]),
+                cuts=cuts,
+                path=path,
+                old=old,
+            )
+        )
+
+    def _write_rest(self, first: int, view: memoryview, written: int, old: bytes) -> None:
+        """After a short write: go on, or, if the disk is full, put back what was there. Its pages need no new space."""
         offset = self.geometry.block_offset(first)
         try:
             write_all(self.fd, view[written:], offset + written)
         except OSError:
-            self._mend_after_short_write(first, plain)
+            write_all(self.fd, old, offset)
+            os.ftruncate(self.fd, self.geometry.cipher_size(self.size))
             raise
-
-    def _mend_after_short_write(self, first: int, plain: bytes | bytearray) -> None:
-        """Seal the blocks that existed before again at the length they had, then cut the lower file to its old size.
-
-        Their pages are allocated, so this needs no space.
-        """
-        existing = min(len(plain), self.size - first * self.geometry.block_size)
-        if existing > 0:
-            again = bytes(memoryview(plain)[:existing])
-            self._count_sealed(self.geometry.block_count(existing))
-            write_all(self.fd, self.codec.seal(first, again), self.geometry.block_offset(first))
-        os.ftruncate(self.fd, self.geometry.cipher_size(self.size))
 
     def _count_sealed(self, blocks: int) -> None:
         self.sealed += blocks
@@ -255,9 +285,13 @@ class Content:
         self.writes += 1
         index, rest = divmod(size, self.geometry.block_size)
         if rest:
-            head = self._read_block(index)[:rest]
+            old = self._existing(index, index + 1)
             self._count_sealed(1)
-            write_all(self.fd, self.codec.seal(index, head), self.geometry.block_offset(index))
+            sealed = self.codec.seal(index, self._open_blocks(index, old)[:rest])
+            self._record_undo(index, memoryview(sealed), old, size, cuts=True)
+            write_all(self.fd, sealed, self.geometry.block_offset(index))
+        else:
+            self.undo.clear()
         os.ftruncate(self.fd, self.geometry.cipher_size(size))
         self.size = size
         if not size and self.slot.hole_end:
@@ -268,9 +302,10 @@ class Content:
         index, rest = divmod(self.size, block_size)
         if rest:
             keep = min(size, (index + 1) * block_size)
-            plain = self._read_block(index)
+            old = self._existing(index, index + 1)
+            plain = self._open_blocks(index, old)
             plain.extend(bytes(keep - self.size))
-            self._seal_and_write(index, plain, keep)
+            self._replace(index, plain, old, keep)
         if size <= self.size:
             return
         first, end = self.size // block_size, self.geometry.block_count(size)

@@ -27,6 +27,7 @@ from envfs.fs.opening import Opener
 from envfs.fs.state import FsOptions, VolumeState
 from envfs.fs.symlinks import Symlinks
 from envfs.fs.tree import Tree
+from envfs.fs.undo import Undo, recover
 from envfs.fs.xattrs import Xattrs
 
 if TYPE_CHECKING:
@@ -63,13 +64,14 @@ class Filesystem:
         nodes = NodeTable(root_fd, most_descriptors=max(16, min(4096, most_files // 4)))
         never_blocks = lower.never_blocks(root_fd)
         directories = Directories(nodes, keys, volume)
+        self._undo = Undo(root_fd, keys.undo)
         self.state = VolumeState(
             volume=volume,
             keys=keys,
             options=options,
             nodes=nodes,
             directories=directories,
-            opener=Opener(nodes, directories, volume, keys.place, engine, resolver),
+            opener=Opener(nodes, directories, volume, keys.place, self._undo, engine, resolver),
             engine=engine,
             resolver=resolver,
             unsynced=Unsynced(root_fd, needed=not never_blocks),
@@ -89,6 +91,7 @@ class Filesystem:
             directories.load(nodes.root)
             if not options.read_only:
                 raised_mode.restore(root_fd)
+                recover(root_fd, keys.undo)
         except BaseException:
             self.close()
             raise
@@ -122,6 +125,7 @@ class Filesystem:
         """Close every handle, writing what headers promise, and every descriptor."""
         for number in list(self.handles):
             self.release(number)
+        self._undo.close()
         self.state.unsynced.close()
         self.state.nodes.close()
 

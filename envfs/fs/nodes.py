@@ -89,6 +89,17 @@ class Node:
         parts.append(b"")
         return b"/".join(reversed(parts)).decode("utf-8", "surrogateescape") or "/"
 
+    def lower_path(self) -> bytes:
+        """The path below the lower directory as it is now; empty if the node has lost its name."""
+        parts: list[bytes] = []
+        node = self
+        while node.parent is not None:
+            if not node.located:
+                return b""
+            parts.append(node.lower_name)
+            node = node.parent
+        return b"/".join(reversed(parts))
+
 
 class NodeTable:
     """All nodes that the kernel holds, by node id, and directory descriptors with a bound on their number."""

@@ -32,6 +32,7 @@ from envfs.fs.content import Buffers, Content
 from envfs.fs.directories import Directories
 from envfs.fs.lower import OPEN_READ, OPEN_WRITE
 from envfs.fs.nodes import Node, NodeTable
+from envfs.fs.undo import Undo
 from envfs.kms.model import Principal, RequestFacts
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Opener:
         directories: Directories,
         volume: VolumeFile,
         place_key: PlaceKey,
+        undo: Undo,
         engine: Engine,
         resolver: Resolver,
     ) -> None:
@@ -69,6 +71,7 @@ class Opener:
         self._directories = directories
         self._volume = volume
         self._place_key = place_key
+        self._undo = undo
         self._engine = engine
         self._resolver = resolver
         self.geometry = Geometry(1 << volume.block_log2)
@@ -123,9 +126,9 @@ class Opener:
             raise IntegrityError(f"{node.path()} has blocks but no header")
         if write:
             return self._new_content(node, fd, principal, facts, self._directories.where(node))
-        return self._keyless_content(fd)
+        return self._keyless_content(node, fd)
 
-    def _keyless_content(self, fd: int) -> Content:
+    def _keyless_content(self, node: Node, fd: int) -> Content:
         slot = Slot(
             suite=self._volume.suite,
             block_log2=self._volume.block_log2,
@@ -139,7 +142,9 @@ class Opener:
         )
         codec = BlockCodec(self._volume.suite, secrets.token_bytes(32), slot.file_id, self.geometry)
         return Content(
+            node,
             fd,
+            undo=self._undo,
             writable=False,
             geometry=self.geometry,
             buffers=self._buffers,
@@ -187,7 +192,9 @@ class Opener:
             raise IntegrityError(f"{node.path()} was cut: {size} bytes are left of at least {slot.length_bound}")
         node.object_id = slot.file_id
         return Content(
+            node,
             fd,
+            undo=self._undo,
             writable=write,
             geometry=self.geometry,
             buffers=self._buffers,
@@ -254,10 +261,12 @@ class Opener:
         place = self._place_key.pack(Kind.FILE, file_id, where, None)
         return Prepared(slot, slot_key, codec, place)
 
-    def content_of(self, prepared: Prepared, fd: int) -> Content:
+    def content_of(self, node: Node, prepared: Prepared, fd: int) -> Content:
         """The content of a file that was just created; its header is not on disk yet."""
         return Content(
+            node,
             fd,
+            undo=self._undo,
             writable=True,
             geometry=self.geometry,
             buffers=self._buffers,
@@ -275,7 +284,7 @@ class Opener:
             raise IntegrityError(f"{node.path()} has no name any more and no header")
         prepared = self.prepare(parent, where, principal, facts)
         node.object_id = prepared.slot.file_id
-        return self.content_of(prepared, fd)
+        return self.content_of(node, prepared, fd)
 
 
 class Prepared:

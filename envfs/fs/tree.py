@@ -106,9 +106,9 @@ class Tree:
         # The name file first: a crash leaves one that means nothing.
         write_name_file(dir_fd, cipher, state.unsynced)
         fd = self._create_lower(dir_fd, cipher.lower, stat_module.S_IMODE(mode), caller)
-        content = state.opener.content_of(prepared, fd)
         found = os.fstat(fd)
         node = self._nodes.adopt(parent, name, cipher.lower, cipher.full, found)
+        content = state.opener.content_of(node, prepared, fd)
         node.object_id = prepared.slot.file_id
         node.content = content
         return node, found, content
