@@ -206,7 +206,7 @@ class Content:
         return self.codec.open(first, cipher, self.slot.hole_start, self.slot.hole_end)
 
     def _replace(self, first: int, plain: bytes | bytearray, old: bytes, new_size: int) -> None:
-        """Seal `plain` into the blocks from `first` on, which are `old` as far as they exist; then the file has `new_size`."""
+        """Seal `plain` into the blocks from `first` on, which are `old` where they exist; the file gets `new_size`."""
         blocks = self.geometry.block_count(len(plain))
         self._count_sealed(blocks)
         count = len(plain) + blocks * OVERHEAD

@@ -41,8 +41,8 @@ class Directories:
     def load(self, node: Node) -> Directory:
         """The state of a directory node.
 
-        Raises IntegrityError where the directory file is missing, damaged, or of another place: then nothing in the directory can
-        be trusted.
+        Raises IntegrityError where the directory file is missing, damaged, or of another place: then nothing in the
+        directory can be trusted.
         """
         if node.directory is not None:
             return node.directory

@@ -1,8 +1,8 @@
 """What must reach the disk before an fsync may say so.
 
-A file that was synced is lost all the same if the directory files above it, or its name file, are not on disk: their content
-gives its name a meaning. So these are remembered when they are written and synced first. Lower filesystems order
-metadata among themselves, not with the content of other files.
+A file that was synced is lost all the same if the directory files above it, or its name file, are not on disk: their
+content gives its name a meaning. So these are remembered when they are written and synced first. Lower filesystems
+order metadata among themselves, not with the content of other files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one table from envfs' errors to errno values.
 
-An OSError of the lower directory keeps its own errno. ENOKEY is what a disabled key or one that awaits deletion gives: "Required
-key not available" is what cat(1) then prints, and tools treat it as an ordinary read error.
+An OSError of the lower directory keeps its own errno. ENOKEY is what a disabled key or one that awaits deletion
+gives: "Required key not available" is what cat(1) then prints, and tools treat it as an ordinary read error.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ class Listing:
     def read(self, start: int) -> Iterator[Listed]:
         """(next id, plain name, node, stat) of the entries after id `start`; 0 reads the directory anew.
 
-        What has gone since is left out. A node is adopted for every entry, so the caller stops asking when its reply is full.
+        What has gone since is left out. A node is adopted for every entry, so the caller stops asking when its reply
+        is full.
         """
         nodes, node = self._state.nodes, self._node
         directory = self._state.directories.load(node)

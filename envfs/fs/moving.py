@@ -1,8 +1,9 @@
 """Renames and hard links: the object's authenticated place is written before its name changes.
 
-The order of a rename: name file of the new name, place {current: new, previous: old}, rename(2), removal of the old name file. A crash
-anywhere leaves the object readable at its old or its new name. Where an empty directory is replaced by another, the two
-are exchanged first, so that the target exists at every moment; a crash then leaves the empty one at the old name.
+The order of a rename: name file of the new name, place {current: new, previous: old}, rename(2), removal of the old
+name file. A crash anywhere leaves the object readable at its old or its new name. Where an empty directory is
+replaced by another, the two are exchanged first, so that the target exists at every moment; a crash then leaves the
+empty one at the old name.
 """
 
 from __future__ import annotations
@@ -179,10 +180,9 @@ class Mover:
         """Check that a file is where it belongs, then record where it goes."""
         content = entry.node.content if entry.node is not None else None
         place_key = self._state.keys.place
-        if content is not None and content.keyed and content.writable and entry.node is not None:
-            if content.position < 0:
-                content.write_place(place_key.pack(Kind.FILE, content.slot.file_id, new, entry.where))
-                return
+        if content is not None and content.keyed and content.writable and content.position < 0:
+            content.write_place(place_key.pack(Kind.FILE, content.slot.file_id, new, entry.where))
+            return
         fd = open_for_header(self._state, entry.dir_fd, entry.cipher.lower, entry.found)
         try:
             raw = os.pread(fd, HEADER_SIZE, 0)

@@ -1,8 +1,8 @@
 """Inodes that the kernel knows, and where they stand in the lower directory.
 
 The id that FUSE uses for an inode is also what users see as st_ino, so it is the lower inode number wherever that is
-unambiguous. A number that means something else already (the lower directory spans filesystems, or a number was reused) gets an id
-from a range of its own.
+unambiguous. A number that means something else already (the lower directory spans filesystems, or a number was
+reused) gets an id from a range of its own.
 
 A node is found by its parent's descriptor and its lower name, never by a path, so a rename of a directory above
 changes nothing here. A node whose name has gone is held by a descriptor (`pin`): so its inode number cannot be

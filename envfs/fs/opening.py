@@ -1,7 +1,7 @@
 """Opening and creating files: the one place where the filesystem asks the KMS for a DEK.
 
-An open asks in the name of the caller and leaves an audit record, also when the file is open already for somebody else. The
-plaintext DEK lives for the length of these functions; the content keeps the two keys derived from it.
+An open asks in the name of the caller and leaves an audit record, also when the file is open already for somebody
+else. The plaintext DEK lives for the length of these functions; the content keeps the two keys derived from it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from envfs.format.header import (
     parse_header_area,
     verify_slot,
 )
-from envfs.format.place import Kind, PlaceKey, Where
+from envfs.format.place import ANYWHERE, Kind, PlaceKey, Where
 from envfs.format.volume import VolumeFile
 from envfs.fs.content import Buffers, Content
 from envfs.fs.directories import Directories
@@ -82,8 +82,8 @@ class Opener:
     def open(self, node: Node, caller: Caller, *, write: bool) -> Content:
         """The content of a regular file for a caller who may read it, or read and write it.
 
-        Raises AccessDenied, Disabled and the other KmsErrors of the decision; IntegrityError for a damaged header, a wrong place, or a
-        file that was cut; OSError of the lower directory.
+        Raises AccessDenied, Disabled and the other KmsErrors of the decision; IntegrityError for a damaged header, a
+        wrong place, or a file that was cut; OSError of the lower directory.
         """
         principal = self._resolver.resolve(caller.uid, caller.gid, caller.pid)
         facts = RequestFacts(via_service=SERVICE, path=node.path(), access="write" if write else "read")
@@ -125,7 +125,7 @@ class Opener:
         if found.st_size > HEADER_SIZE:
             raise IntegrityError(f"{node.path()} has blocks but no header")
         if write:
-            return self._new_content(node, fd, principal, facts, self._directories.where(node))
+            return self._new_content(node, fd, principal, facts, found)
         return self._keyless_content(node, fd)
 
     def _keyless_content(self, node: Node, fd: int) -> Content:
@@ -159,7 +159,7 @@ class Opener:
 
     def _give_key(self, node: Node, content: Content, principal: Principal, facts: RequestFacts) -> None:
         """A writer comes to a file without header that a reader has open: the shared content gets its keys."""
-        fresh = self._new_content(node, content.fd, principal, facts, self._directories.where(node))
+        fresh = self._new_content(node, content.fd, principal, facts, os.fstat(content.fd))
         content.slot, content.header_key, content.codec = fresh.slot, fresh.header_key, fresh.codec
         content.place, content.keyed = fresh.place, True
 
@@ -278,10 +278,13 @@ class Opener:
             place=prepared.place,
         )
 
-    def _new_content(self, node: Node, fd: int, principal: Principal, facts: RequestFacts, where: Where) -> Content:
+    def _new_content(
+        self, node: Node, fd: int, principal: Principal, facts: RequestFacts, found: os.stat_result
+    ) -> Content:
         parent = node.parent
         if parent is None:
             raise IntegrityError(f"{node.path()} has no name any more and no header")
+        where = self._directories.where(node) if found.st_nlink == 1 else ANYWHERE
         prepared = self.prepare(parent, where, principal, facts)
         node.object_id = prepared.slot.file_id
         return self.content_of(node, prepared, fd)

@@ -1,8 +1,8 @@
 """The pyfuse3 adapter: translates requests, attributes and errors, and decides nothing.
 
-Handlers never await, except where the lower filesystem may keep them waiting: then the wait is in a thread and other requests go on
-(`waiting.give_way`). Between the return of a handler and the sending of its reply nothing else runs, which is what lets a read
-answer out of a shared buffer.
+Handlers never await, except where the lower filesystem may keep them waiting: then the wait is in a thread and other
+requests go on (`waiting.give_way`). Between the return of a handler and the sending of its reply nothing else runs,
+which is what lets a read answer out of a shared buffer.
 """
 
 # ruff: noqa: ARG002 - pyfuse3 decides the parameters
@@ -65,7 +65,7 @@ def inline(
             return handler(self, *args, **kwargs)
         except FUSEError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise _failed(error, name) from None
         finally:
             if self.nodes.is_over:
@@ -264,11 +264,14 @@ class Operations(pyfuse3.Operations):
                 self._nowait = 0  # this lower filesystem cannot say whether it would wait
                 return await self.read(fh, off, size)
             raise _failed(error, "read") from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise self._damaged(error, fh) from None
 
     async def _read_in_thread(self, content: Content, off: int, size: int) -> bytes:
-        """Wait for the lower filesystem beside other requests. A write in between may have torn what was read: then again, here."""
+        """Wait for the lower filesystem beside other requests.
+
+        A write in between may have torn what was read: then it is read again, here.
+        """
         content.handles += 1
         writes = content.writes
         give_way()
@@ -279,7 +282,7 @@ class Operations(pyfuse3.Operations):
                 if content.writes == writes:
                     raise
                 return bytes(content.read(off, size))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise _failed(error, "read") from None
         finally:
             content.handles -= 1
@@ -292,7 +295,7 @@ class Operations(pyfuse3.Operations):
         handle = self.filesystem.handles[fh]
         try:
             return handle.content.write(off, buf)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise _failed(error, f"write to {handle.node.path()}") from None
 
     async def flush(self, fh: int) -> None:
@@ -311,7 +314,7 @@ class Operations(pyfuse3.Operations):
         try:
             # Only now is the content there that a raised bound promises.
             content.record_length()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise _failed(error, "fsync") from None
 
     async def _sync(self, request: str, fd: int, sync: Callable[[int], None]) -> None:
@@ -333,7 +336,7 @@ class Operations(pyfuse3.Operations):
             else:
                 give_way()
                 await trio.to_thread.run_sync(work)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise _failed(error, request) from None
 
     # Extended attributes

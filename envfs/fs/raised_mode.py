@@ -1,8 +1,9 @@
 """Opening a file's header for writing although its mode forbids it.
 
-An ordinary user's daemon cannot open his file of mode 0444 for writing, though he may rename or link it by right. So the mode is
-raised for the moment of the open. Were the daemon killed in that moment, the mode would stay raised: therefore what it was stands in
-`envfs.mode` in the root of the lower directory first, and the next mount puts it back.
+An ordinary user's daemon cannot open his file of mode 0444 for writing, though he may rename or link it by right. So
+the mode is raised for the moment of the open. Were the daemon killed in that moment, the mode would stay raised:
+therefore what it was stands in `envfs.mode` in the root of the lower directory first, and the next mount puts it
+back.
 """
 
 from __future__ import annotations

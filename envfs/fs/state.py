@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FsOptions:
-    """How a mount behaves. `poll`: look for the next request for a moment before sleeping (None: if there are two cores)."""
+    """How a mount behaves. `poll`: look for requests for a moment before sleeping (None: if there are two cores)."""
 
     noxattr: bool = False
     read_only: bool = False

@@ -81,8 +81,8 @@ class Symlinks:
     ) -> tuple[os.stat_result | None, bytes | None]:
         """Before a symlink moves from `old` to `new`: make it valid at both.
 
-        A symlink cannot be changed, so a new one takes its name, with its owner and times; its new stat is the first result. With a link file, that
-        is rewritten in both directories instead, and its name is the second.
+        A symlink cannot be changed, so a new one takes its name, with its owner and times; its new stat is the first
+        result. With a link file, that is rewritten in both directories instead, and its name is the second.
         """
         payload, text = self._payload(dir_fd, lower_name)
         self._cipher.open(payload, old)

@@ -1,7 +1,7 @@
 """The directory tree: looking up, creating and removing. Renames and links are in `moving`, listings in `listing`.
 
-Every method runs to its end without awaiting, so no two of them ever interleave. A step that a crash may interrupt is ordered so
-that the lower directory shows the old or the new state; the comment at each says which.
+Every method runs to its end without awaiting, so no two of them ever interleave. A step that a crash may interrupt is
+ordered so that the lower directory shows the old or the new state; the comment at each says which.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Tree:
         return fd
 
     def mkdir(self, parent_id: int, name: bytes, mode: int, caller: Caller) -> tuple[Node, os.stat_result]:
-        """A new directory: made complete under a temporary name, then renamed in; a crash leaves only the temporary one."""
+        """A new directory: made complete under a temporary name, then renamed in; a crash leaves the temporary one."""
         parent = self.node(parent_id)
         cipher = self.cipher_name(parent, name)
         dir_fd = self._nodes.directory_fd(parent)
@@ -261,7 +261,7 @@ class Tree:
             lower.unlink_if_there(dir_fd, link_file)
 
     def rmdir(self, parent_id: int, name: bytes) -> None:
-        """Remove a directory without entries: renamed away first, so that it is never seen without its directory file."""
+        """Remove an empty directory: renamed away first, so that none is ever seen without its directory file."""
         parent = self.node(parent_id)
         cipher = self.cipher_name(parent, name)
         dir_fd = self._nodes.directory_fd(parent)

@@ -1,9 +1,10 @@
 """The undo record: what a block was before it is overwritten, in case the daemon is killed in the middle.
 
-A SIGKILL can end a write(2) between two pages, and half a sealed block is none: neither the old content, which may long have been
-synced, nor the new could be read again. So before blocks that exist are overwritten, their bytes go to `envfs.undo` in the root of the
-lower directory; the next mount puts them back if the write did not come to its end, and cuts off what was being appended. Writes never run side by
-side, so one record is enough, and each replaces the one before. FORMAT.md section 8 has its bytes.
+A SIGKILL can end a write(2) between two pages, and half a sealed block is none: neither the old content, which may
+long have been synced, nor the new could be read again. So before blocks that exist are overwritten, their bytes go to
+`envfs.undo` in the root of the lower directory; the next mount puts them back if the write did not come to its end,
+and cuts off what was being appended. Writes never run side by side, so one record is enough, and each replaces the
+one before. FORMAT.md section 8 has its bytes.
 
 It protects against the end of the process, not against power loss: nothing here is synced.
 """
@@ -42,8 +43,8 @@ _RESERVED_SIZE: Final = (1 << 20) + (1 << 17)
 class UndoRecord:
     """One write that begins. Offsets and sizes in bytes of the lower file, whose path is relative to the root.
 
-    `tail` is the last tag of what is being written: when it stands before `end`, everything does, since a write goes from front to back. An
-    operation that also cuts the file is complete only when the file has `new_size`.
+    `tail` is the last tag of what is being written: when it stands before `end`, everything does, since a write goes
+    from front to back. An operation that also cuts the file is complete only when the file has `new_size`.
     """
 
     file_id: bytes
@@ -93,7 +94,7 @@ class Undo:
         self._fd = -1
 
     def begin(self, record: UndoRecord) -> None:
-        """To be called right before the write. Raises OSError if the record cannot be kept: then nothing may be overwritten."""
+        """To be called right before the write. Raises OSError if the record cannot be kept: then do not write."""
         if self._fd < 0:
             self._open()
         parts = [record.head(self._key), record.old]

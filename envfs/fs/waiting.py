@@ -1,10 +1,12 @@
 """A quicker way for pyfuse3 to wait for the next request.
 
-Waking a sleeping thread costs more than answering most requests. So, for a moment after a request, the FUSE descriptor is polled before the task goes
-to sleep; only while requests really come that quickly, and never on one core. And one task serves all requests, so
-that none is handed from task to task, except while a handler waits for a thread.
+Waking a sleeping thread costs more than answering most requests. So, for a moment after a request, the FUSE
+descriptor is polled before the task goes to sleep; only while requests really come that quickly, and never on one
+core. And one task serves all requests, so that none is handed from task to task, except while a handler waits for a
+thread.
 
-pyfuse3 takes what it needs of trio from its module global `trio`, and its asyncio support replaces that global; so does `_Trio` here.
+pyfuse3 takes what it needs of trio from its module global `trio`, and its asyncio support replaces that global; so
+does `_Trio` here.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ _FAIRNESS = 128
 
 
 class _Baton:
-    """Stands for the lock around "wait for a request": whoever comes back first takes it; others wait until somebody gives way."""
+    """Stands for the lock around "wait for a request".
+
+    Whoever comes back first takes it; others wait until somebody gives way.
+    """
 
     def __init__(self) -> None:
         self._held = False
@@ -133,7 +138,7 @@ def give_way() -> None:
 
 @asynccontextmanager
 async def replaced_trio(*, looks: bool) -> AsyncIterator[None]:
-    global _serving
+    global _serving  # noqa: PLW0603 - pyfuse3 has one session for each process as well
     _serving = _Trio(looks=looks)
     ends = _TaskEnds(_serving.baton)
     trio.lowlevel.add_instrument(ends)

@@ -1,7 +1,7 @@
 """Extended attributes: sealed, and bound to their file or directory.
 
-The kernel asks for `security.capability` before every write(2) of a mount that has attributes, so the answer "there are none" is
-remembered with the node.
+The kernel asks for `security.capability` before every write(2) of a mount that has attributes, so the answer "there
+are none" is remembered with the node.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Xattrs:
         fd = self._open(node)
         try:
             path = proc_path(fd)
-            if not self._sealed_names(node, path):
+            if not self._sealed_names(path):
                 node.no_xattrs = True
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
             object_id = self._object_id(node)
@@ -91,7 +91,7 @@ class Xattrs:
         finally:
             os.close(fd)
 
-    def _sealed_names(self, node: Node, path: str) -> bool:
+    def _sealed_names(self, path: str) -> bool:
         """Whether the lower file has attributes of ours at all."""
         try:
             return any(name.startswith("user.envfs.") for name in os.listxattr(path))
