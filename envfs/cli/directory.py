@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from envfs.cli.arguments import PATH
 from envfs.cli.output import examples, json_option, print_fields, print_json
 from envfs.service import client
 from envfs.service.errors import MountError
@@ -17,10 +19,10 @@ def directory() -> None:
 
 
 @directory.command("set-key", epilog=examples("envfs dir set-key ~/vault/payroll alias/payroll"))
-@click.argument("path", metavar="DIR", type=click.Path())
+@click.argument("path", metavar="DIR", type=PATH)
 @click.argument("key", metavar="KEY")
 @json_option
-def set_key(path: str, key: str, *, as_json: bool) -> None:
+def set_key(path: Path, key: str, *, as_json: bool) -> None:
     """Encrypt new files below DIR under KEY (a key id, an ARN or alias/NAME).
 
     DIR lies below a mountpoint; its owner and root may do this. Files that are there already keep the keys they have.
@@ -29,14 +31,14 @@ def set_key(path: str, key: str, *, as_json: bool) -> None:
 
 
 @directory.command(epilog=examples("envfs dir show ~/vault/payroll"))
-@click.argument("path", metavar="DIR", type=click.Path())
+@click.argument("path", metavar="DIR", type=PATH)
 @json_option
-def show(path: str, *, as_json: bool) -> None:
+def show(path: Path, *, as_json: bool) -> None:
     """Show which key and labels new files in DIR get."""
     _print(_ask(path, "dir-show"), as_json=as_json)
 
 
-def _ask(path: str, operation: str, **fields: object) -> dict[str, Any]:
+def _ask(path: Path, operation: str, **fields: object) -> dict[str, Any]:
     with client.open_path(path) as opened:
         entry = opened.envfs_mount
         if entry is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from envfs.cli.arguments import PATH
 from envfs.cli.exit_codes import ExitCode
 from envfs.cli.output import examples, json_option, print_json
 from envfs.service import client
@@ -15,7 +16,7 @@ from envfs.service.errors import MountError
 
 
 @click.command(epilog=examples("envfs explain --user alice ~/vault/payroll/may.ods --access write"))
-@click.argument("path", type=click.Path())
+@click.argument("path", type=PATH)
 @click.option("--user", required=True, help="A user's name or uid.")
 @click.option(
     "--access",
@@ -25,7 +26,7 @@ from envfs.service.errors import MountError
     help="create: make a new file in the directory PATH, or at PATH.",
 )
 @json_option
-def explain(path: str, user: str, access: str, *, as_json: bool) -> int:
+def explain(path: Path, user: str, access: str, *, as_json: bool) -> int:
     """Say whether a user may open PATH, and which statement decides.
 
     This is the KMS's decision, made as it would be now, without using a key or leaving an audit record; the Unix modes
@@ -44,14 +45,14 @@ def explain(path: str, user: str, access: str, *, as_json: bool) -> int:
     return ExitCode.OK if answer["allowed"] else ExitCode.REFUSED
 
 
-def _directory_for(path: str) -> str:
+def _directory_for(path: Path) -> Path:
     """Where the new file would be: PATH if that is a directory, else the directory of PATH."""
     try:
-        if stat.S_ISDIR(Path(path).stat().st_mode):
+        if stat.S_ISDIR(path.stat().st_mode):
             return path
     except FileNotFoundError:
         pass
-    return str(Path(path).parent)
+    return path.parent
 
 
 def _print(answer: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from envfs.cli.arguments import PATH
 from envfs.cli.output import examples, json_option, print_fields, print_json
 from envfs.service import client
 from envfs.service.lower_file import describe_lower_file
@@ -18,9 +19,9 @@ def file() -> None:
 
 
 @file.command(epilog=examples("envfs file show ~/vault/notes.txt", "envfs file show ~/vault.enc/3kT0vJ0wV5z7 --json"))
-@click.argument("path", type=click.Path())
+@click.argument("path", type=PATH)
 @json_option
-def show(path: str, *, as_json: bool) -> None:
+def show(path: Path, *, as_json: bool) -> None:
     """Show key, file id, suite and sizes of PATH, a file in a mount or in LOWER.
 
     This needs no permission on the key: a header is no secret. In LOWER it is shown without checking that it is
@@ -33,9 +34,9 @@ def show(path: str, *, as_json: bool) -> None:
         print_fields(described)
 
 
-def _describe(path: str) -> dict[str, Any]:
+def _describe(path: Path) -> dict[str, Any]:
     with client.open_path(path) as opened:
         entry = opened.envfs_mount
         if entry is not None:
             return client.ask(entry, "file-show", descriptor=opened.descriptor)
-    return describe_lower_file(Path(path))
+    return describe_lower_file(path)

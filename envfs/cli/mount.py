@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from envfs.cli.arguments import PATH
 from envfs.cli.output import examples
 from envfs.cli.session import unlock_for
 from envfs.service import log
@@ -21,8 +22,8 @@ from envfs.service.mount import mount_in_background, prepare, run
         "mount -t fuse.envfs /srv/vault.enc /srv/vault",
     )
 )
-@click.argument("lower", type=click.Path(path_type=Path))
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("lower", type=PATH)
+@click.argument("mountpoint", type=PATH)
 @click.option("-o", "options", multiple=True, metavar="OPT,...", help="Mount options, see above.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground and log to stderr.")
 def mount(lower: Path, mountpoint: Path, options: tuple[str, ...], *, foreground: bool) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import click
 
+from envfs.cli.arguments import PATH
 from envfs.cli.main import run
 from envfs.cli.mount import mount_volume
 
 
 @click.command()
-@click.argument("lower", type=click.Path(path_type=Path))
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("lower", type=PATH)
+@click.argument("mountpoint", type=PATH)
 @click.option("-s", "sloppy", is_flag=True, help="Pass over unknown options.")
 @click.option("-f", "fake", is_flag=True, help="Check everything, but do not mount.")
 @click.option("-n", "no_mtab", is_flag=True, help="Do not write /etc/mtab (it is never written).")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from envfs.cli.arguments import PATH
 from envfs.crypto.secret import Secret
 from envfs.errors import ConfigError
 
@@ -16,7 +17,7 @@ MAX_BYTES = 4096
 
 passphrase_file_option = click.option(
     "--passphrase-file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="F",
     help=f"Read the KMS's passphrase from F, without its last newline. [default: ${FILE_VARIABLE}, else ask]",
 )

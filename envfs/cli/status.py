@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from envfs.cli.arguments import PATH
 from envfs.cli.exit_codes import ExitCode
 from envfs.cli.output import examples, json_option, print_fields, print_json, print_table
 from envfs.service import mountinfo
@@ -14,9 +16,9 @@ from envfs.service.errors import MountError
 
 
 @click.command(epilog=examples("envfs status", "envfs status ~/vault --json"))
-@click.argument("mountpoint", type=click.Path(), required=False)
+@click.argument("mountpoint", type=PATH, required=False)
 @json_option
-def status(mountpoint: str | None, *, as_json: bool) -> int:
+def status(mountpoint: Path | None, *, as_json: bool) -> int:
     """Show the mounts, or one of them in detail.
 
     A mount is "serving", "dead" (its daemon has ended; `envfs umount` clears it away) or "hanging". With MOUNTPOINT,

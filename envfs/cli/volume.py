@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from envfs.cli.arguments import PATH
 from envfs.cli.kms import made_kms, say_what_to_keep
 from envfs.cli.output import examples, json_option, print_fields, print_json
 from envfs.cli.passphrase import passphrase_file_option
@@ -29,7 +30,7 @@ from envfs.service.volume import (
 
 
 @click.command(epilog=examples("envfs init ~/vault.enc", "envfs init /srv/vault.enc --key alias/payroll"))
-@click.argument("lower", type=click.Path(path_type=Path))
+@click.argument("lower", type=PATH)
 @click.option(
     "--key", metavar="KEY", help="The CMK of its files: a key id, an ARN or alias/NAME. [default: one of envfs]"
 )

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import signal
+import string
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ import trio
 
 from envfs.access.resolver import Resolver
 from envfs.errors import EnvfsError
-from envfs.fs.loop import serve, stop
 from envfs.fs.filesystem import Filesystem
+from envfs.fs.loop import serve, stop
 from envfs.fs.state import FsOptions
 from envfs.kms.engine import Engine
 from envfs.service import checks, daemon, hardening, log, mountinfo, runtime, unmount
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     Report = Callable[[dict[str, Any]], None]
 
+_PLAIN = frozenset(string.ascii_letters + string.digits + "/._-")
 _log = logging.getLogger(__name__)
 
 
@@ -154,6 +156,7 @@ class _Session:
             path = runtime.prepare_directory(os.geteuid()) / runtime.socket_name(entry.device)
             everybody = self._request.options.others_allowed(os.geteuid())
             control = ControlServer(path, self._answer(entry).handle, everybody=everybody)
+            _log.info("ready: %s, device %s", self._mountpoint, entry.device)
             try:
                 self._report({"pid": os.getpid(), "device": entry.device, "mountpoint": self._mountpoint})
                 await control.serve()
@@ -198,8 +201,8 @@ def fs_options(options: MountOptions) -> FsOptions:
 
 def fuse_options(lower: Path, options: MountOptions) -> set[str]:
     """What libfuse and the kernel have to know: the kernel checks the Unix modes, always, and mountinfo names us."""
-    # fuse_opt.h: a comma in a value is escaped by a backslash.
-    source = os.fspath(lower).replace("\\", "\\\\").replace(",", "\\,")
+    # pyfuse3 passes ASCII alone, and a comma would end the option; libfuse knows octal escapes (fuse_opt.c).
+    source = "".join(chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in os.fsencode(lower))
     chosen = {"default_permissions", f"fsname={source}", f"subtype={mountinfo.SUBTYPE}", *options.kernel_flags}
     if options.others_allowed(os.geteuid()):
         chosen.add("allow_other")

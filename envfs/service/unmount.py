@@ -21,7 +21,7 @@ _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8  # <sys/mount.h>
 _SHOWN = 3
 
 
-def unmount(path: str, *, lazy: bool = False, timeout: float = 60) -> None:
+def unmount(path: str | os.PathLike[str], *, lazy: bool = False, timeout: float = 60) -> None:
     """Unmount the envfs at `path`; dead mounts too. `timeout` (seconds) is how long its daemon may take to end.
 
     `lazy` detaches a mount that is in use: it disappears now and ends with its last user, which is not waited for.
