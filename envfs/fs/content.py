@@ -21,8 +21,9 @@ from envfs.format.block import BlockCodec
 from envfs.format.geometry import HEADER_SIZE, OVERHEAD, Geometry
 from envfs.format.header import SLOT_SIZE, Slot
 from envfs.format.place import PLACE_SIZE
+from envfs.format.undo import TAIL_SIZE, UndoHead
 from envfs.fs.lower import write_all
-from envfs.fs.undo import TAIL_SIZE, Undo, UndoRecord
+from envfs.fs.undo import Undo
 
 if TYPE_CHECKING:
     from envfs.fs.nodes import Node
@@ -236,19 +237,20 @@ class Content:
             self.undo.clear()
             return
         offset = self.geometry.block_offset(first)
-        self.undo.begin(
-            UndoRecord(
-                file_id=self.slot.file_id,
-                offset=offset,
-                end=offset + len(view),
-                old_size=self.geometry.cipher_size(self.size),
-                new_size=self.geometry.cipher_size(new_size),
-                tail=bytes(view[-TAIL_SIZE:]),
-                cuts=cuts,
-                path=path,
-                old=old,
-            )
+        head = UndoHead(
+            boot_id=self.undo.boot_id,
+            file_id=self.slot.file_id,
+            inode=self.node.lower_ino,
+            offset=offset,
+            end=offset + len(view),
+            old_size=self.geometry.cipher_size(self.size),
+            new_size=self.geometry.cipher_size(new_size),
+            tail=bytes(view[-TAIL_SIZE:]),
+            old_length=len(old),
+            cuts=cuts,
+            path=path,
         )
+        self.undo.begin(head, old)
 
     def _write_rest(self, first: int, view: memoryview, written: int, old: bytes) -> None:
         """After a short write: go on, or, if the disk is full, put back what was there. Its pages need no new space."""
@@ -372,14 +374,19 @@ class Content:
         write_all(self.fd, place, 0)
         os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    def record_length(self) -> None:
-        """Raise the length bound to the size and record the sealed blocks; only after the content was written."""
+    def record_length(self, synced: int | None = None) -> None:
+        """Raise the length bound to the size and record the sealed blocks; only after the content was written.
+
+        `synced`: the size when a sync began, which says nothing of what came after.
+        """
         if not self.writable:
             return
         if self.position < 0:
             self.write_first_header()
-        elif self.slot.length_bound != self.size or self.slot.sealed_blocks != self.sealed:
-            self.write_slot(length_bound=self.size)
+            return
+        bound = self.size if synced is None else max(self.slot.length_bound, min(synced, self.size))
+        if self.slot.length_bound != bound or self.slot.sealed_blocks != self.sealed:
+            self.write_slot(length_bound=bound)
 
     def make_writable(self, fd: int) -> None:
         """Go on with a descriptor that may write. The old one stays open: a thread may be reading through it."""

@@ -31,7 +31,8 @@ async def serve(
 ) -> None:
     """Mount `filesystem` and serve it until it is unmounted or `stop` is called; then unmount.
 
-    The caller closes the filesystem. `on_ready` is called when the kernel has accepted the mount. Raises RuntimeError if mounting fails.
+    The caller closes the filesystem. `on_ready` is called when the kernel has accepted the mount. Raises RuntimeError
+    if mounting fails.
     """
     looks = len(os.sched_getaffinity(0)) > 1 if options.poll is None else options.poll
     pyfuse3.init(Operations(filesystem, on_ready), mountpoint, fuse_options)

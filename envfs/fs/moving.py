@@ -211,7 +211,10 @@ class Mover:
         if node.is_directory:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         if node.parent is None or not node.located:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            # It may have a name that the kernel knows and we do not: ESTALE makes the kernel look it up again.
+            has_names = state.nodes.stat(node).st_nlink > 0
+            code = errno.ESTALE if has_names else errno.ENOENT
+            raise OSError(code, os.strerror(code))
         source = self._entry(node.parent.node_id, node.name)
         if source is None or source.node is not node:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))

@@ -234,8 +234,11 @@ class Operations(pyfuse3.Operations):
         del self.filesystem.listings[fh]
 
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        node = self.filesystem.listings[fh].node
-        await self._sync("fsyncdir", os.dup(self.nodes.directory_fd(node)), os.fsync)
+        try:
+            fd = os.dup(self.nodes.directory_fd(self.filesystem.listings[fh].node))
+        except OSError as error:
+            raise _failed(error, "fsyncdir") from None
+        await self._sync("fsyncdir", fd, os.fsync)
 
     # Files
 
@@ -247,7 +250,11 @@ class Operations(pyfuse3.Operations):
         content = filesystem.state.opener.open(node, ctx, write=bool(flags & _WRITE_FLAGS))
         handle = filesystem.add_handle(node, content)
         if flags & os.O_TRUNC:
-            content.truncate(0)
+            try:
+                content.truncate(0)
+            except BaseException:
+                filesystem.release(handle)
+                raise
         # Another file id than last time: the lower file was exchanged, and cached pages are the other one's.
         same = before is None or before == node.object_id
         return FileInfo(fh=handle, keep_cache=same)
@@ -308,12 +315,16 @@ class Operations(pyfuse3.Operations):
 
     async def fsync(self, fh: int, datasync: bool) -> None:
         content = self.filesystem.handles[fh].content
-        if content.writable and content.keyed and content.position < 0:
-            content.write_first_header()
-        await self._sync("fsync", os.dup(content.fd), os.fdatasync if datasync else os.fsync)
         try:
-            # Only now is the content there that a raised bound promises.
-            content.record_length()
+            if content.writable and content.keyed and content.position < 0:
+                content.write_first_header()
+            fd, synced = os.dup(content.fd), content.size
+        except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
+            raise _failed(error, "fsync") from None
+        await self._sync("fsync", fd, os.fdatasync if datasync else os.fsync)
+        try:
+            # Only now is the content there that a raised bound promises; what was appended meanwhile is not.
+            content.record_length(synced)
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise _failed(error, "fsync") from None
 
