@@ -46,7 +46,7 @@ from envfs.kms.policy.request import ConditionValue
 from envfs.kms.policy.statement import Policy
 from envfs.kms.schema import ALIASES, BACKING_KEYS, KEYS, AliasRow, BackingKeyRow, KeyRow
 from envfs.kms.sealed_store import Transaction
-from envfs.kms.states import refusal
+from envfs.kms.states import has_rule, refusal
 
 MAX_DESCRIPTION: Final = 8192
 
@@ -204,15 +204,18 @@ class AdministrativeOperations(IdentityOperations):
         the key.
         """
         self._refresh()
+        operation = action.removeprefix(PREFIX)
+        if not has_rule(operation):
+            raise Validation(f"{action} is not an action on keys", hint="write kms:Decrypt, kms:GenerateDataKey, …")
         try:
             found = self._find_for_explanation(key)
         except EnvfsError:
             found = None
         if found is None:
             return Decision(allowed=False, reason=Reason.UNKNOWN_KEY)
-        call = Call(action.removeprefix(PREFIX), principal, facts, context)
+        call = Call(operation, principal, facts, context)
         decision = self._decide(self._request(call, action, found), found)
-        if decision.allowed and refusal(call.event, found.state, found.row.origin) is not None:
+        if decision.allowed and refusal(operation, found.state, found.row.origin) is not None:
             return Decision(allowed=False, reason=Reason.KEY_STATE)
         return decision
 

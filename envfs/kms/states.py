@@ -51,6 +51,11 @@ _EXPLANATIONS: Final[dict[KeyState, tuple[str, str]]] = {
 }
 
 
+def has_rule(operation: str) -> bool:
+    """Whether `operation` is one on keys, for which there is a rule."""
+    return operation in _BY_OPERATION or operation == _ONLY_PENDING_DELETION
+
+
 def refusal(operation: str, state: KeyState, origin: str) -> type[KmsError] | None:
     """The error with which `operation` is refused on a key in `state`, or None. `origin` decides about imports."""
     if operation == _ONLY_PENDING_DELETION:
