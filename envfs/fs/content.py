@@ -12,6 +12,7 @@ Reads may run in another thread beside a write; `writes` tells them that what th
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING
@@ -222,9 +223,14 @@ class Content:
                 return
             self.write_first_header()
         self._record_undo(first, view, old, new_size, cuts=False)
-        written = os.pwrite(self.fd, view, self.geometry.block_offset(first))
-        if written < count:
-            self._write_rest(first, view, written, old)
+        offset = self.geometry.block_offset(first)
+        try:
+            written = os.pwrite(self.fd, view, offset)
+            if written < count:
+                write_all(self.fd, view[written:], offset + written)
+        except OSError:
+            self._put_back(offset, old)
+            raise
         self.size = new_size
 
     def _record_undo(self, first: int, view: memoryview, old: bytes, new_size: int, *, cuts: bool) -> None:
@@ -252,15 +258,15 @@ class Content:
         )
         self.undo.begin(head, old)
 
-    def _write_rest(self, first: int, view: memoryview, written: int, old: bytes) -> None:
-        """After a short write: go on, or, if the disk is full, put back what was there. Its pages need no new space."""
-        offset = self.geometry.block_offset(first)
-        try:
-            write_all(self.fd, view[written:], offset + written)
-        except OSError:
+    def _put_back(self, offset: int, old: bytes) -> None:
+        """After a write that failed (a full disk, say): the file is what it was, and the undo record means nothing.
+
+        Pages that were written need no new space. Those of a hole may be refused again; they were not written then.
+        """
+        with contextlib.suppress(OSError):
             write_all(self.fd, old, offset)
-            os.ftruncate(self.fd, self.geometry.cipher_size(self.size))
-            raise
+        os.ftruncate(self.fd, self.geometry.cipher_size(self.size))
+        self.undo.clear()
 
     def _count_sealed(self, blocks: int) -> None:
         self.sealed += blocks
