@@ -21,6 +21,10 @@ _SHA256: Final = SHA256()
 class Label(enum.Enum):
     """What a derived key is for. Two purposes never share a label, so they never share a key."""
 
+    def __init__(self, text: str) -> None:
+        # The zero byte ends the label, and no label contains one, so label and context cannot run into each other.
+        self.prefix = b"envfs/v1/" + text.encode("ascii") + b"\0"
+
     FILE_HEADER = "file header"
     FILE_CONTENT = "file content"
     VOLUME_FILE = "volume file"
@@ -37,10 +41,6 @@ class Label(enum.Enum):
     AUDIT_CHAIN = "audit chain"
 
 
-# The zero byte ends the label, and no label contains one, so label and context cannot run into each other.
-_PREFIX: Final = {label: b"envfs/v1/" + label.value.encode("ascii") + b"\0" for label in Label}
-
-
 def derive(key: Secret | bytes | bytearray, label: Label, context: bytes = b"", length: int = 32) -> bytes:
     """`length` bytes (at most 8,160) that depend on all of `key` (32 bytes), `label` and `context`.
 
@@ -49,4 +49,4 @@ def derive(key: Secret | bytes | bytearray, label: Label, context: bytes = b"", 
     raw = key.expose() if isinstance(key, Secret) else key
     if len(raw) != KEY_SIZE:
         raise FormatError(f"a key of {len(raw)} bytes where {KEY_SIZE} are needed")
-    return HKDFExpand(_SHA256, length, _PREFIX[label] + context).derive(raw)
+    return HKDFExpand(_SHA256, length, label.prefix + context).derive(raw)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from envfs.errors import NotFound
-from envfs.kms.arn import Account, key_id_text
+from envfs.kms.arn import Account, KeyReference, key_id_text
 from envfs.kms.model import KeyManager, KeyMetadata, KeyState, Principal
 from envfs.kms.policy.parser import parse_identity_policy, parse_key_policy
 from envfs.kms.policy.request import KeyFacts
 from envfs.kms.policy.statement import Policy
 from envfs.kms.schema import ALIASES, BACKING_KEYS, IDENTITY_POLICIES, KEYS, BackingKeyRow, KeyRow
 from envfs.kms.sealed_store import SealedStore
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 # A cache must not grow with the number of users or keys that ever came by.
 _MAX_CACHED: Final = 20_000
@@ -58,6 +62,7 @@ class Catalogue:
         self._account = account
         self._keys: dict[bytes, Key] = {}
         self._aliases: dict[str, bytes] = {}
+        self._references: dict[str, KeyReference] = {}  # what a text means does not depend on the store
         self._identity: dict[tuple[str, frozenset[str]], tuple[Policy, ...]] = {}
 
     def drop(self, tables: frozenset[str]) -> None:
@@ -82,7 +87,11 @@ class Catalogue:
 
     def resolve(self, reference: str) -> Key:
         """The key that a caller names by id, ARN, alias or alias ARN. NotFound, InvalidArn or InvalidAliasName."""
-        parsed = self._account.parse_reference(reference)
+        parsed = self._references.get(reference)
+        if parsed is None:
+            parsed = self._account.parse_reference(reference)
+            _limit(self._references)
+            self._references[reference] = parsed
         key_id = parsed.key_id if parsed.alias is None else self.alias_target(parsed.alias)
         key = None if key_id is None else self.find(key_id)
         if key is None:
@@ -136,6 +145,6 @@ class Catalogue:
         return Key(row, arn, KeyState(row.state), parse_key_policy(row.policy, self._account), facts)
 
 
-def _limit(cache: dict[bytes, Key] | dict[str, bytes] | dict[tuple[str, frozenset[str]], tuple[Policy, ...]]) -> None:
+def _limit(cache: MutableMapping[K, V]) -> None:
     if len(cache) >= _MAX_CACHED:
         cache.clear()
