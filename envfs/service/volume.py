@@ -59,6 +59,8 @@ def make_volume(lower: Path, engine: Engine, *, key_arn: str, suite: Suite, bloc
     block_log2 = block_size_log2(block_size)
     created = _make_directory(lower)
     try:
+        if created:
+            _sync_directory(lower.parent)
         directory = os.open(lower, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _lock(directory, lower)
@@ -175,6 +177,14 @@ def _no_directory(lower: Path) -> ConfigError:
 
 def _no_parent(lower: Path) -> ConfigError:
     return ConfigError(f"the directory {lower.parent} does not exist", hint=f"mkdir -p {lower.parent}")
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _lock(directory: int, lower: Path) -> None:

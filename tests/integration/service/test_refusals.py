@@ -1,4 +1,4 @@
-"""What is not mounted and what the user is told: the reason, the next step, the exit code. Nothing is left half-made."""
+"""What is not mounted, and what the user is told: reason, next step, exit code. Nothing is left half-made."""
 
 from __future__ import annotations
 
