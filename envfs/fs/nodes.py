@@ -112,8 +112,8 @@ class NodeTable:
         self.by_id: dict[int, Node] = {ROOT_ID: self.root}
         self._moved: dict[tuple[int, int], Node] = {}  # nodes whose id is not their lower inode number
         self._next_own = _OWN_RANGE
-        self._most = most_descriptors
-        self._open_directories: deque[Node] = deque()
+        self.most_directories = most_descriptors
+        self.open_directories: deque[Node] = deque()
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -215,17 +215,12 @@ class NodeTable:
         if node.directory_fd >= 0:
             os.close(node.directory_fd)
         node.directory_fd = fd
-        self._open_directories.append(node)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether more directories are open than should be."""
-        return len(self._open_directories) > self._most
+        self.open_directories.append(node)
 
     def trim(self) -> None:
         """Give back the oldest directory descriptors. Only between requests: within one they may be in use."""
-        while len(self._open_directories) > self._most * 3 // 4:
-            oldest = self._open_directories.popleft()
+        while len(self.open_directories) > self.most_directories * 3 // 4:
+            oldest = self.open_directories.popleft()
             if oldest.directory_fd >= 0 and oldest is not self.root:
                 os.close(oldest.directory_fd)
                 oldest.directory_fd = -1

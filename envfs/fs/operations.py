@@ -68,7 +68,7 @@ def inline(
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise _failed(error, name) from None
         finally:
-            if self.nodes.is_over:
+            if len(self.open_directories) > self.most_directories:
                 self.nodes.trim()
 
     return handle
@@ -84,6 +84,7 @@ class Operations(pyfuse3.Operations):
         self.filesystem = filesystem
         state = filesystem.state
         self.nodes = state.nodes
+        self.open_directories, self.most_directories = state.nodes.open_directories, state.nodes.most_directories
         self.enable_writeback_cache = state.options.writeback
         self.enable_acl = state.options.acl
         self._options = state.options

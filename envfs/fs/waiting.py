@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Generator
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import pyfuse3
 import trio
@@ -31,6 +31,18 @@ _CREDIT = 6
 _FAIRNESS = 128
 
 
+class _Done:
+    """What has happened already. Awaiting it is cheaper than a coroutine that returns at once."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return _NOTHING_TO_AWAIT
+
+
+# An exhausted iterator: `await` takes it for one that has returned.
+_NOTHING_TO_AWAIT = cast("Generator[None, None, None]", iter(()))
+_DONE = _Done()
+
+
 class _Baton:
     """Stands for the lock around "wait for a request".
 
@@ -41,17 +53,24 @@ class _Baton:
         self._held = False
         self._waiting = trio.lowlevel.ParkingLot()
 
-    async def __aenter__(self) -> None:
+    def __aenter__(self) -> Awaitable[None]:
+        if self._held:
+            return self._wait()
+        self._held = True
+        return _DONE
+
+    async def _wait(self) -> None:
         while self._held:
             await self._waiting.park()
         self._held = True
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> Awaitable[None]:
         self._held = False
         if kind is not None:
             self.give_way()
+        return _DONE
 
     def give_way(self) -> None:
         """The task that served requests is about to wait, or has ended: let another one take over."""
@@ -77,40 +96,43 @@ class _Lowlevel:
         self._looks = looks
         self._credit = 0
         self._poll: select.poll | None = None
-        self._served = 0
+        self._in_a_row = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)
 
-    async def wait_readable(self, fd: int) -> None:
-        """Return when the FUSE descriptor has a request."""
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(fd, select.POLLIN)
-        self._served += 1
-        if self._served >= _FAIRNESS:
-            self._served = 0
-            await trio.lowlevel.checkpoint()
-        if self._looks and self._credit > 0:
-            if self._look():
-                self._credit = min(self._credit + 1, _CREDIT)
-                return
-            self._credit -= 1
-        self._served = 0
-        began = time.perf_counter_ns()
-        await trio.lowlevel.wait_readable(fd)
-        if time.perf_counter_ns() - began < _NEARLY:
-            self._credit = min(self._credit + 2, _CREDIT)
+    def wait_readable(self, fd: int) -> Awaitable[None]:
+        """Done when the FUSE descriptor has a request."""
+        if self._credit > 0 and self._in_a_row < _FAIRNESS and self._look():
+            self._in_a_row += 1
+            if self._credit < _CREDIT:
+                self._credit += 1
+            return _DONE
+        return self._sleep(fd)
 
     def _look(self) -> bool:
-        poll = self._poll.poll if self._poll is not None else None
+        """Poll for a moment."""
+        poll = self._poll
+        if poll is None:
+            return False
+        if poll.poll(0):
+            return True
         end = time.perf_counter_ns() + _LOOK
-        while poll is not None:
-            if poll(0):
+        while time.perf_counter_ns() < end:
+            if poll.poll(0):
                 return True
-            if time.perf_counter_ns() > end:
-                return False
+        self._credit -= 1
         return False
+
+    async def _sleep(self, fd: int) -> None:
+        if self._poll is None and self._looks:
+            self._poll = select.poll()
+            self._poll.register(fd, select.POLLIN)
+        self._in_a_row = 0
+        began = time.perf_counter_ns()
+        await trio.lowlevel.wait_readable(fd)
+        if self._looks and time.perf_counter_ns() - began < _NEARLY:
+            self._credit = min(self._credit + 2, _CREDIT)
 
 
 class _Trio:

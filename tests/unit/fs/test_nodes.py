@@ -144,20 +144,21 @@ def test_a_directory_is_followed_when_one_above_it_is_renamed(fs: Session) -> No
 
 def test_a_directory_can_be_used_after_its_descriptor_was_given_back(fs: Session) -> None:
     nodes = fs.fs.state.nodes
-    most = nodes._most
+    most = nodes.most_directories
     for index in range(most // 64 + 40):
         fs.mkdir(b"d%d" % index)
-    nodes._most = 16
+    nodes.most_directories = 16
     try:
-        assert nodes.is_over
+        over = [len(nodes.open_directories) > nodes.most_directories]
         nodes.trim()
-        assert not nodes.is_over
+        over.append(len(nodes.open_directories) > nodes.most_directories)
+        assert over == [True, False]
         assert nodes.root.directory_fd >= 0
         assert fs.node(b"d0").directory_fd == -1
         fs.write(b"d0/file", b"x")
         assert fs.read(b"d0/file") == b"x"
     finally:
-        nodes._most = most
+        nodes.most_directories = most
 
 
 def test_unlink_of_one_of_two_names_keeps_the_other_usable(fs: Session) -> None:
