@@ -42,8 +42,8 @@ def plain_entries(dir_fd: int, directory_id: bytes, names: NameCipher, path: str
     What is not part of the volume is left out, with a log line; so is a name whose ciphertext is damaged.
     """
     entries: list[tuple[bytes, bytes, bytes]] = []
-    for found in os.listdir(dir_fd):
-        lower_name = os.fsencode(found)
+    decrypt = names.decrypt
+    for lower_name in _names(dir_fd):
         full = lower_name
         if lower_name.startswith(RESERVED_PREFIX) and not lower_name.startswith(LONG_PREFIX):
             continue
@@ -51,25 +51,25 @@ def plain_entries(dir_fd: int, directory_id: bytes, names: NameCipher, path: str
             if lower_name.startswith(LONG_PREFIX):
                 raw = lower.read_small_file(dir_fd, name_file_for(lower_name), _LARGEST_NAME_FILE)
                 full = check_name_file(lower_name, raw)
-            entries.append((names.decrypt(directory_id, full), lower_name, full))
+            entries.append((decrypt(directory_id, full), lower_name, full))
         except (EnvfsError, OSError) as error:
-            log.warning("left out of %s: %s is no name of this directory (%s)", path, found, error)
+            log.warning("left out of %s: %r is no name of this directory (%s)", path, lower_name, error)
     return entries
+
+
+def _names(dir_fd: int) -> list[bytes]:
+    """What stands in a directory, as bytes, which os.listdir gives for a path of bytes alone."""
+    return os.listdir(lower.proc_path(dir_fd).encode())
 
 
 def has_entries(dir_fd: int) -> bool:
     """Whether a lower directory holds anything but our own files."""
-    for found in os.listdir(dir_fd):
-        name = os.fsencode(found)
-        if not name.startswith(RESERVED_PREFIX) or name.startswith(LONG_PREFIX):
-            return True
-    return False
+    return any(not name.startswith(RESERVED_PREFIX) or name.startswith(LONG_PREFIX) for name in _names(dir_fd))
 
 
 def remove_own_files(dir_fd: int) -> None:
     """Empty a lower directory that holds our own files alone, leavings of a crash among them."""
-    for found in os.listdir(dir_fd):
-        name = os.fsencode(found)
+    for name in _names(dir_fd):
         if not name.startswith(RESERVED_PREFIX) or name.startswith(LONG_PREFIX):
             continue
         try:

@@ -35,6 +35,9 @@ class Node:
         "directory",
         "directory_fd",
         "full_name",
+        "is_directory",
+        "is_regular",
+        "is_symlink",
         "kind",
         "located",
         "lookups",
@@ -53,7 +56,10 @@ class Node:
         self.node_id = node_id
         self.lower_ino = found.st_ino
         self.lower_dev = found.st_dev
-        self.kind = stat_module.S_IFMT(found.st_mode)
+        self.kind = kind = found.st_mode & 0o170000  # S_IFMT
+        self.is_directory = kind == stat_module.S_IFDIR
+        self.is_regular = kind == stat_module.S_IFREG
+        self.is_symlink = kind == stat_module.S_IFLNK
         self.lookups = 0
         self.parent: Node | None = None
         self.name = b""
@@ -66,18 +72,6 @@ class Node:
         self.directory: Directory | None = None
         self.directory_fd = -1
         self.no_xattrs = False
-
-    @property
-    def is_directory(self) -> bool:
-        return self.kind == stat_module.S_IFDIR
-
-    @property
-    def is_regular(self) -> bool:
-        return self.kind == stat_module.S_IFREG
-
-    @property
-    def is_symlink(self) -> bool:
-        return self.kind == stat_module.S_IFLNK
 
     def path(self) -> str:
         """The plain path below the mountpoint, for logs, audit and policies; never used to reach the file."""
@@ -128,7 +122,7 @@ class NodeTable:
     def adopt(self, parent: Node, name: bytes, lower_name: bytes, full_name: bytes, found: os.stat_result) -> Node:
         """The node of what was found at `name` in `parent`: the known one, now standing there, or a new one."""
         node = self.find(found)
-        if node is None or node.kind != stat_module.S_IFMT(found.st_mode):
+        if node is None or node.kind != found.st_mode & 0o170000:
             if node is not None:
                 self._retire(node)
             node = self._create(found)

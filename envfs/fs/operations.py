@@ -87,6 +87,7 @@ class Operations(pyfuse3.Operations):
         self.open_directories, self.most_directories = state.nodes.open_directories, state.nodes.most_directories
         self.enable_writeback_cache = state.options.writeback
         self.enable_acl = state.options.acl
+        self._plain_size = filesystem.tree.plain_size
         self._options = state.options
         self._timeout = state.options.entry_timeout
         self._never_blocks = state.never_blocks
@@ -104,14 +105,13 @@ class Operations(pyfuse3.Operations):
     def _attributes(self, node: Node, found: os.stat_result) -> EntryAttributes:
         entry = EntryAttributes()
         entry.st_ino = node.node_id
-        mode = found.st_mode
-        entry.st_mode = mode
+        entry.st_mode = found.st_mode
         entry.st_nlink = found.st_nlink
         entry.st_uid = found.st_uid
         entry.st_gid = found.st_gid
-        entry.st_rdev = found.st_rdev
-        size = self.filesystem.tree.plain_size(node, found) if node.is_regular or node.is_symlink else found.st_size
-        entry.st_size = size
+        if found.st_rdev:
+            entry.st_rdev = found.st_rdev
+        entry.st_size = found.st_size if node.is_directory else self._plain_size(node, found)
         entry.st_blocks = found.st_blocks
         entry.st_atime_ns = found.st_atime_ns
         entry.st_mtime_ns = found.st_mtime_ns
