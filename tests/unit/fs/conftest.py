@@ -1,8 +1,15 @@
-"""`lab`: a KMS and a volume of 4 KiB blocks; `fs`: that volume, mounted without a mount (see lab.py)."""
+"""`lab`: a KMS and a volume of 4 KiB blocks; `fs`: that volume, mounted without a mount (see lab.py).
+
+Both stand in memory, where no sync waits for a disk. What a filesystem in memory does not show, or does not need, is
+tested with `disk_lab`.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +18,6 @@ from tests.unit.fs.lab import Lab, Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +29,39 @@ def _umask() -> Iterator[None]:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def memory() -> Iterator[Path]:
+    """A directory on tmpfs, if that takes extended attributes of users (Linux 6.6)."""
+    with tempfile.TemporaryDirectory(prefix="envfs-test-", dir=_place_in_memory()) as directory:
+        yield Path(directory)
+
+
+def _place_in_memory() -> str | None:
+    if not os.access("/dev/shm", os.W_OK):
+        return None
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        try:
+            os.setxattr(file.fileno(), "user.envfs-test", b"")
+        except OSError:
+            return None
+    return "/dev/shm"
+
+
+@pytest.fixture
+def lab(memory: Path) -> Iterator[Lab]:
+    with _checked(memory, memory / "lower") as lab:
+        yield lab
+
+
+@pytest.fixture
+def disk_lab(memory: Path, tmp_path: Path) -> Iterator[Lab]:
+    with _checked(memory, tmp_path / "lower") as lab:
+        yield lab
+
+
+@contextmanager
+def _checked(base: Path, lower: Path) -> Iterator[Lab]:
     before = _descriptors()
-    lab = Lab(tmp_path)
+    lab = Lab(base, lower=lower)
     yield lab
     lab.close()
     assert _descriptors() == before, "descriptors were left open"

@@ -52,7 +52,12 @@ class Lab:
     """A KMS, a volume in `lower`, and at most one mounted filesystem."""
 
     def __init__(
-        self, base: Path, *, block_size: int = 4096, suite: Suite = Suite.AES_256_GCM, lower: Path | None = None
+        self,
+        base: Path,
+        *,
+        block_size: int = 4096,
+        suite: Suite = Suite.AES_256_GCM,
+        lower: Path | None = None,
     ) -> None:
         self.home = base / "kms"
         self.lower = lower or base / "lower"

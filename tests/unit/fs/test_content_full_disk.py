@@ -19,7 +19,7 @@ SIZE = 4 << 20
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Lab]:
+def small(tmp_path: Path, memory: Path) -> Iterator[Lab]:
     """A volume on a tmpfs of 4 MiB; its KMS is elsewhere."""
     if os.getuid() != 0:
         pytest.skip("needs root, to mount a small tmpfs")
@@ -27,7 +27,7 @@ def small(tmp_path: Path) -> Iterator[Lab]:
     lower.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", lower], check=True, timeout=30)
     try:
-        lab = Lab(tmp_path, lower=lower)
+        lab = Lab(memory, lower=lower)
         try:
             yield lab
         finally:
