@@ -11,7 +11,7 @@ from envfs.cli.arguments import PATH
 from envfs.cli.exit_codes import ExitCode
 from envfs.cli.output import examples, json_option, print_fields, print_json, print_table
 from envfs.service import mountinfo
-from envfs.service.client import Connection
+from envfs.service.client import Connection, is_dead
 from envfs.service.errors import MountError
 
 
@@ -21,8 +21,8 @@ from envfs.service.errors import MountError
 def status(mountpoint: Path | None, *, as_json: bool) -> int:
     """Show the mounts, or one of them in detail.
 
-    A mount is "serving", "dead" (its daemon has ended; `envfs umount` clears it away) or "hanging". With MOUNTPOINT,
-    the exit code is 0 only if it serves.
+    A mount is "serving", "dead" (its daemon has ended; `envfs umount` clears it away), "hanging" or "unreachable" (its
+    control socket is not for you). With MOUNTPOINT, the exit code is 0 only if it serves.
     """
     if mountpoint is None:
         _show_all([_describe(entry) for entry in mountinfo.envfs_mounts()], as_json=as_json)
@@ -54,7 +54,7 @@ def _describe(entry: mountinfo.MountEntry) -> dict[str, Any]:
     known: dict[str, Any] = {
         "mountpoint": entry.mountpoint,
         "lower": entry.source,
-        "state": "dead",
+        "state": "unreachable",
         "device": entry.device,
     }
     try:
@@ -62,4 +62,6 @@ def _describe(entry: mountinfo.MountEntry) -> dict[str, Any]:
             known |= {"state": "hanging", "pid": connection.pid}
             return known | connection.ask("status") | {"state": "serving"}
     except MountError:
+        if "pid" not in known and is_dead(entry):
+            known["state"] = "dead"
         return known

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import socket
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+_PROBE = 2.0  # seconds for the kernel to say that a mount is dead
 _TIMEOUT = 30.0  # seconds; a daemon that is busy answers late, one that hangs never
 
 
@@ -95,6 +98,21 @@ def ask(
     """Connect, ask one thing, and return the result."""
     with Connection(entry) as connection:
         return connection.ask(operation, descriptor=descriptor, **fields)
+
+
+def is_dead(entry: mountinfo.MountEntry) -> bool:
+    """Whether the mount's daemon has ended, for certain: the kernel says ENOTCONN.
+
+    In a process of its own, because a daemon that hangs would hang whoever asks.
+    """
+    command = ["stat", "--", entry.mountpoint]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=_PROBE, check=False, env={"PATH": os.defpath, "LC_ALL": "C"}
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return os.strerror(errno.ENOTCONN).encode() in done.stderr
 
 
 def _connect(entry: mountinfo.MountEntry) -> socket.socket:

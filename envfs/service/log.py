@@ -1,4 +1,4 @@
-"""The log of a mount's daemon: ENVFS_HOME/log/NAME.log, and warnings to syslog too where there is one.
+"""The log of a mount's daemon: ENVFS_HOME/log/MOUNTPOINT-HASH.log, and warnings to syslog too where there is one.
 
 Everything goes through `logging`; what writes to file descriptor 2 all the same (libfuse, fusermount3, the
 interpreter's last words) lands in the same file. It is rotated at 4 MiB with three predecessors, so that a stream of
@@ -7,9 +7,11 @@ errors cannot fill the disk.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import logging.handlers
 import os
+import re
 import stat
 import sys
 from typing import TYPE_CHECKING, TextIO
@@ -32,9 +34,11 @@ class _OwnerOnlyFile(logging.handlers.RotatingFileHandler):
         return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
 
 
-def log_path(home: Path, name: str) -> Path:
-    """Where the daemon called `name` logs."""
-    return home / "log" / f"{name}.log"
+def log_path(home: Path, mountpoint: Path) -> Path:
+    """Where the daemon of a mount logs: one file for each mountpoint, beginning with the mountpoint's own name."""
+    name = re.sub(r"[^\w.-]", "_", mountpoint.name, flags=re.ASCII)[:64]
+    digest = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:8]
+    return home / "log" / f"{name}-{digest}.log"
 
 
 def to_file(path: Path, *, level: int = logging.INFO) -> None:

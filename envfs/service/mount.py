@@ -59,7 +59,7 @@ def prepare(lower: Path, mountpoint: Path, home: Path, options: MountOptions) ->
 
 def mount_in_background(request: MountRequest, unlock: Unlock) -> dict[str, Any]:
     """Leave a daemon that serves the mount. Returns when it is usable (`pid`, `device`, `log`), or raises why not."""
-    path = log.log_path(request.home, str(request.mountpoint).strip("/").replace("/", "-") or "root")
+    path = log.log_path(request.home, request.mountpoint)
     return daemon.spawn(
         functools.partial(run, request, unlock, log_file=path),
         detach=lambda: daemon.detach_streams(lambda: log.to_file(path)),
@@ -103,7 +103,7 @@ def _serve(request: MountRequest, engine: Engine, report: Report, log_file: Path
             )
             return Requests(facts, volume.file, filesystem, engine, resolver)
 
-        trio.run(_Session(request, filesystem, options, answer, report).run)
+        trio.run(_Session(request, filesystem, options, answer, report, log_file).run)
     finally:
         filesystem.close()
 
@@ -118,6 +118,7 @@ class _Session:
         options: FsOptions,
         answer: Callable[[mountinfo.MountEntry], Requests],
         report: Report,
+        log_file: Path | None,
     ) -> None:
         self._request = request
         self._mountpoint = os.fspath(request.mountpoint)
@@ -125,7 +126,9 @@ class _Session:
         self._options = options
         self._answer = answer
         self._report = report
+        self._log_file = log_file
         self._failure: Exception | None = None
+        self._ready = False
 
     async def run(self) -> None:
         """Until the mount is gone. Raises what kept it from becoming usable."""
@@ -140,13 +143,21 @@ class _Session:
                     on_ready=lambda: nursery.start_soon(self._announce),
                 )
             except Exception as error:  # noqa: BLE001  (raised again below, outside the nursery's exception group)
-                self._failure = self._failure or error
+                self._failure = self._failure or self._explained(error)
             nursery.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
 
+    def _explained(self, error: Exception) -> Exception:
+        """libfuse says why it cannot mount on stderr alone, which is the log."""
+        if self._ready or not isinstance(error, RuntimeError):
+            return error
+        where = "above" if self._log_file is None else f"in {self._log_file}"
+        return MountError(f"the system refused the mount ({error})", hint=f"the reason stands {where}")
+
     async def _announce(self) -> None:
         """The kernel's INIT is answered: tune the mount, open the control socket, tell the command, and answer."""
+        self._ready = True
         try:
             entry = mountinfo.at_mountpoint(self._mountpoint)
             if entry is None:

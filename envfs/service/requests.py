@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from envfs.errors import AccessDenied, ConfigError
 from envfs.format.header import volume_context
 from envfs.kms.model import Access, RequestFacts
+from envfs.service.errors import MountError
 from envfs.service.keys import VIA_SERVICE, usable_key
 from envfs.service.peer import Peer, inode_in_mount
 
@@ -109,6 +110,8 @@ class Requests:
         return self._filesystem.describe_directory(self._inode(descriptor))
 
     def _dir_set_key(self, peer: Peer, request: Mapping[str, Any], descriptor: int | None) -> dict[str, Any]:
+        if "ro" in self._facts.options:
+            raise MountError(f"{self._facts.mountpoint} is mounted read-only", hint="mount it without -o ro first")
         inode = self._inode(descriptor)
         owner = self._filesystem.owner(inode)
         if peer.uid not in (0, owner):

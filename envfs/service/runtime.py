@@ -5,11 +5,12 @@ The name is the mount's device number ("0:45" → "0_45.sock"): every path in th
 directory follows from the uid that mounted, which mountinfo tells too:
 
     root             /run/envfs
-    ordinary user    $XDG_RUNTIME_DIR/envfs, else /run/user/UID/envfs, else ~UID/.local/share/envfs/run,
-                     else ENVFS_HOME/run
+    ordinary user    /run/user/UID/envfs, else ~UID/.local/share/envfs/run, else $XDG_RUNTIME_DIR/envfs
+    both             else ENVFS_HOME/run
 
 The daemon takes the first that it can make; a client tries all of them, and believes a socket only if its peer is the
-mount's owner.
+mount's owner. What follows from the uid alone comes first, because another user who asks (root, say) does not have the
+owner's environment.
 """
 
 from __future__ import annotations
@@ -32,21 +33,23 @@ def socket_name(device: str) -> str:
 
 def candidates(uid: int) -> list[Path]:
     """The directories in which a daemon of `uid` may keep its sockets, best first."""
-    if uid == 0:
-        return [SYSTEM_RUNTIME]
-    found: list[Path] = []
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime.startswith("/") and uid == os.geteuid():
-        found.append(Path(runtime) / "envfs")
-    found.append(Path(f"/run/user/{uid}/envfs"))
-    try:
-        found.append(Path(pwd.getpwuid(uid).pw_dir) / ".local/share/envfs/run")
-    except KeyError:
-        pass
+    found = [SYSTEM_RUNTIME] if uid == 0 else _of_user(uid)
     home = os.environ.get(HOME_VARIABLE, "")
     if home:
         found.append(Path(home).absolute() / "run")
     return list(dict.fromkeys(found))
+
+
+def _of_user(uid: int) -> list[Path]:
+    found = [Path(f"/run/user/{uid}/envfs")]
+    try:
+        found.append(Path(pwd.getpwuid(uid).pw_dir) / ".local/share/envfs/run")
+    except KeyError:
+        pass
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/") and uid == os.geteuid():
+        found.append(Path(runtime) / "envfs")
+    return found
 
 
 def prepare_directory(uid: int) -> Path:

@@ -78,6 +78,13 @@ def test_the_root_of_the_mount_can_have_a_key(mounted: Callable[..., Mount], env
     assert as_json(envfs, "file", "show", mount.path / "file")["key"] == payroll
 
 
+def test_a_read_only_mount_takes_no_key(mounted: Callable[..., Mount], envfs: Envfs, payroll: str) -> None:
+    mount = mounted("ro")
+    done = envfs("dir", "set-key", mount.path, payroll, check=False)
+    assert done.returncode == 6
+    assert "read-only" in done.stderr
+
+
 def test_a_key_that_is_not_there_or_disabled_is_refused(
     mounted: Callable[..., Mount], envfs: Envfs, payroll: str
 ) -> None:

@@ -108,6 +108,20 @@ def test_status_never_asks_the_filesystem(mounted: Callable[..., Mount], envfs: 
         os.kill(mount.pid, signal.SIGCONT)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="the socket of root's mounts")
+def test_a_mount_whose_socket_was_removed_is_unreachable_and_not_called_dead(
+    mounted: Callable[..., Mount], envfs: Envfs
+) -> None:
+    mount = mounted()
+    device = json.loads(envfs("status", mount.path, "--json").stdout)["device"]
+    Path(f"/run/envfs/{device.replace(':', '_')}.sock").unlink()
+    done = envfs("status", mount.path, "--json", check=False)
+    assert (done.returncode, json.loads(done.stdout)["state"]) == (6, "unreachable")
+    pid = mount.pid
+    mount.umount()
+    wait_for_end(pid)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_unmounts_and_loses_nothing(number: signal.Signals, mounted: Callable[..., Mount]) -> None:
     mount = mounted()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.integration.mounts import mountpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,6 +139,35 @@ def test_the_kms_of_another_user_is_out_of_reach(
     done = envfs("key", "list", user=bob, home=alice.home / "kms", check=False)
     assert done.returncode in {3, 8}
     assert "Traceback" not in done.stderr
+
+
+def test_a_signal_to_her_daemon_unmounts_and_loses_nothing(
+    hers: Mount, alice: UnixUser, run_as: Callable[..., Any]
+) -> None:
+    run_as(alice, lambda: (hers.path / "file").write_text("hers"))
+    pid = hers.pid
+    handle = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGTERM)
+        assert select.select([handle], [], [], 60)[0]
+    finally:
+        os.close(handle)
+    assert mountpoints(hers.path) == []
+    hers.mount()
+    assert run_as(alice, (hers.path / "file").read_text) == "hers"
+
+
+def test_what_fusermount_refuses_is_told_with_where_the_reason_stands(
+    alice: UnixUser, envfs: Envfs, directory: Callable[..., Path]
+) -> None:
+    envfs("init", alice.home / "vault.enc", user=alice)
+    sticky = directory("sticky", mode=0o1777)  # writable for her, but not hers: fusermount3 minds
+    done = envfs("mount", alice.home / "vault.enc", sticky, user=alice, check=False)
+    assert done.returncode == 6
+    assert "the system refused the mount" in done.stderr
+    (log,) = (alice.home / "kms/log").iterdir()
+    assert str(log) in done.stderr
+    assert "not owned by user" in log.read_text()
 
 
 def test_killed_and_mounted_again(hers: Mount, alice: UnixUser, envfs: Envfs, run_as: Callable[..., Any]) -> None:

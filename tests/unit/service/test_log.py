@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from envfs.service import log
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROGRAM = """\
 import logging, os, sys
@@ -45,8 +43,14 @@ def test_a_symlink_in_the_place_of_the_log_is_not_followed(tmp_path: Path) -> No
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_each_mount_has_a_log_of_its_own(tmp_path: Path) -> None:
-    assert log.log_path(tmp_path, "srv-vault") == tmp_path / "log/srv-vault.log"
+def test_each_mountpoint_has_a_log_of_its_own_whatever_its_name(tmp_path: Path) -> None:
+    names = ["/srv/vault", "/srv2/vault", "/srv/a\nb", "/srv/ümläut", "/" + "x" * 255, "/"]
+    paths = [log.log_path(tmp_path, Path(name)) for name in names]
+    assert len(set(paths)) == len(names)
+    assert paths[0].name.startswith("vault-")
+    for path in paths:
+        assert path.parent == tmp_path / "log"
+        assert re.fullmatch(r"[\w.-]{1,80}\.log", path.name, re.ASCII)
 
 
 def test_warnings_reach_syslog_and_the_rest_does_not(tmp_path: Path) -> None:
