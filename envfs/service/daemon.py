@@ -70,6 +70,7 @@ def _become_daemon(run: Callable[[Report], None], detach: Callable[[], None], wr
         if os.fork():
             os._exit(0)  # the daemon proper leads no session, so it can never acquire a terminal
         os.chdir("/")
+        _close_inherited(keep=write_end)
         channel = _Channel(write_end)
         try:
             detach()
@@ -82,6 +83,17 @@ def _become_daemon(run: Callable[[Report], None], detach: Callable[[], None], wr
         logging.shutdown()
     finally:
         os._exit(code)
+
+
+def _close_inherited(*, keep: int) -> None:
+    """What the caller of the command left open (`3>&1` in a script) would stay open for as long as the daemon lives."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  (names, and they are numbers)
+        descriptor = int(name)
+        if descriptor > 2 and descriptor != keep:
+            try:
+                os.close(descriptor)
+            except OSError:
+                continue  # the one that the listing itself used
 
 
 class _Channel:

@@ -109,6 +109,19 @@ logging.getLogger("envfs.test").warning("a warning")
     assert log.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_the_caller_left_open_is_closed(tmp_path: Path, gate: Path) -> None:
+    command = Command(tmp_path, "report(dict(pid=os.getpid()))\ngate = (here / 'gate').open().read()")
+    read_end, write_end = os.pipe()
+    process = subprocess.Popen(command.argv, stdout=subprocess.PIPE, text=True, pass_fds=[write_end])
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        answer = json.loads(process.communicate(timeout=TIMEOUT)[0])
+        assert select.select([pipe], [], [], TIMEOUT)[0], "the daemon holds the pipe"
+        assert pipe.read() == b""
+    gate.write_text("go")
+    wait_for_end(answer["result"]["pid"])
+
+
 def test_a_refusal_is_raised_in_the_command_with_its_type_and_hint(tmp_path: Path) -> None:
     answer = Command(tmp_path, 'raise AccessDenied("not you", hint="ask alice")')()
     assert answer["result"] == {"error": "AccessDenied", "message": "not you", "hint": "ask alice"}

@@ -1,0 +1,90 @@
+"""The passphrase on a terminal: a real one, which is the controlling terminal of a real process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import termios
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAM = [sys.executable, "-m", "envfs.cli"]
+TIMEOUT = 60
+
+
+def talk(home: Path, *arguments: str, answers: dict[str, str]) -> tuple[int, str]:
+    """Run `envfs` on a terminal, type an answer at each prompt, and return exit code and what the terminal showed."""
+    ours, theirs = os.openpty()
+    environment = os.environ | {"ENVFS_HOME": os.fspath(home), "PYTHONPATH": os.getcwd()}
+    environment.pop("ENVFS_PASSPHRASE_FILE", None)
+    with subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  (no other threads here)
+    ) as process:
+        os.close(theirs)
+        shown = ""
+        waiting = list(answers.items())
+        while True:
+            try:
+                shown += os.read(ours, 4096).decode()
+            except OSError:  # EIO: the other side has closed
+                break
+            if waiting and waiting[0][0] in shown:
+                os.write(ours, waiting.pop(0)[1].encode() + b"\n")
+        code = process.wait(TIMEOUT)
+    os.close(ours)
+    return code, shown
+
+
+def test_a_new_passphrase_is_asked_for_twice_and_never_shown(tmp_path: Path) -> None:
+    answers = {"New passphrase for the KMS: ": "correct horse", "The same again: ": "correct horse"}
+    code, shown = talk(tmp_path / "kms", "kms", "init", "--root-key", "passphrase", answers=answers)
+    assert code == 0
+    assert "correct horse" not in shown
+    code, shown = talk(tmp_path / "kms", "key", "list", answers={"Passphrase of the KMS: ": "correct horse"})
+    assert code == 0
+    assert "there are no keys" in shown
+    code, shown = talk(tmp_path / "kms", "key", "list", answers={"Passphrase of the KMS: ": "wrong"})
+    assert code == 3
+    assert "the passphrase is wrong" in shown
+
+
+def test_two_that_differ_make_nothing(tmp_path: Path) -> None:
+    answers = {"New passphrase for the KMS: ": "correct horse", "The same again: ": "correct hose"}
+    code, shown = talk(tmp_path / "kms", "kms", "init", "--root-key", "passphrase", answers=answers)
+    assert code == 3
+    assert "the two passphrases differ" in shown
+    assert not (tmp_path / "kms").exists()
+
+
+def test_an_interrupt_at_the_prompt_is_no_traceback(tmp_path: Path) -> None:
+    code, shown = talk(
+        tmp_path / "kms", "kms", "init", "--root-key", "passphrase", answers={"New passphrase for the KMS: ": "\x03"}
+    )
+    assert code == 130
+    assert "Traceback" not in shown
+
+
+def test_without_a_terminal_it_says_what_else_there_is(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*PROGRAM, "kms", "init", "--root-key", "passphrase"],
+        env=os.environ | {"ENVFS_HOME": os.fspath(tmp_path / "kms")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "no terminal" in done.stderr
+    assert "--passphrase-file" in done.stderr
