@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 from envfs.cli.arguments import PATH
 from envfs.cli.exit_codes import ExitCode
 from envfs.cli.output import examples, json_option, print_json
+from envfs.errors import ConfigError
 from envfs.service import client
 from envfs.service.errors import MountError
 
@@ -37,6 +39,11 @@ def explain(path: Path, user: str, access: str, *, as_json: bool) -> int:
         entry = opened.envfs_mount
         if entry is None:
             raise MountError(f"{path} is not below an envfs mountpoint", hint="envfs status lists the mounts")
+        if access != "create" and stat.S_ISDIR(os.fstat(opened.descriptor).st_mode):
+            raise ConfigError(
+                f"{path} is a directory, and listing one is decided by the Unix modes alone",
+                hint="--access create asks who may make files in it",
+            )
         answer = client.ask(entry, "explain", descriptor=opened.descriptor, user=user, access=access)
     if as_json:
         print_json(answer)

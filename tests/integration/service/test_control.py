@@ -181,6 +181,9 @@ def test_explain_names_the_deciding_statement(
     for path in (mount.path, mount.path / "new"):
         code, answer = explain(bob, "create", path)
         assert (code, answer["decisions"][0]["action"]) == (0, "kms:GenerateDataKey")
+    done = envfs("explain", "--user", alice.name, mount.path, check=False)
+    assert done.returncode == 3
+    assert "--access create" in done.stderr
     assert "allowed: " in envfs("explain", "--user", str(alice.uid), mount.path / "file").stdout
     assert "DENIED: " in envfs("explain", "--user", bob.name, mount.path / "file", check=False).stdout
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,6 @@ import pytest
 from tests.integration.mounts import daemons, mountpoints
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
     from tests.integration.command import Envfs
@@ -178,8 +179,6 @@ def test_a_kms_that_others_may_change(envfs: Envfs, volume: Path, mountpoint: Pa
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs a filesystem of its own")
 def test_a_full_disk_leaves_no_half_made_volume(envfs: Envfs, directory: Callable[..., Path]) -> None:
-    import subprocess
-
     envfs("kms", "init")
     full = directory("full")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", full], check=True, timeout=60)
@@ -195,3 +194,38 @@ def test_a_full_disk_leaves_no_half_made_volume(envfs: Envfs, directory: Callabl
         envfs("init", full / "lower")
     finally:
         subprocess.run(["umount", full], check=True, timeout=60)
+
+
+def test_of_two_that_mount_at_the_same_moment_one_wins(
+    envfs: Envfs, volume: Path, directory: Callable[..., Path], kms_home: Path
+) -> None:
+    paths = [directory(f"race{number}") for number in range(4)]
+    environment = os.environ | {"ENVFS_HOME": str(kms_home)}
+    commands = [
+        subprocess.Popen([*envfs.argv, "mount", volume, path], env=environment, stderr=subprocess.PIPE, text=True)
+        for path in paths
+    ]
+    codes = []
+    for command in commands:
+        _, told = command.communicate(timeout=60)
+        codes.append(command.returncode)
+        assert command.returncode == 0 or "in use by another envfs process" in told
+    assert sorted(codes) == [0, 6, 6, 6]
+    (winner,) = [path for path, code in zip(paths, codes, strict=True) if code == 0]
+    for path in paths:
+        assert (mountpoints(path) == [str(path)]) is (path == winner)
+    envfs("umount", winner)
+
+
+def test_of_two_that_make_a_volume_at_the_same_moment_one_wins(envfs: Envfs, lower: Path, kms_home: Path) -> None:
+    envfs("kms", "init")
+    environment = os.environ | {"ENVFS_HOME": str(kms_home)}
+    commands = [
+        subprocess.Popen([*envfs.argv, "init", lower, "--json"], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    made = [json.loads(told) for (told,) in [command.communicate(timeout=60)[:1] for command in commands] if told]
+    assert sorted(command.returncode for command in commands) == [0, 3, 3, 3]
+    assert len(made) == 1
+    assert bytes.fromhex(made[0]["volume_id"]) in (lower / "envfs.volume").read_bytes()
+    assert sorted(os.listdir(lower)) == ["envfs.dir", "envfs.volume", "envfs.volume.backup"]
