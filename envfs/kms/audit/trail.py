@@ -105,8 +105,11 @@ class AuditTrail:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             if not any(self._continue(row) for row in self._store.find(AUDIT_CHAINS) if not row.sealed):
                 self._begin()
-        except OSError as error:
+        except BaseException as error:
+            # A chain that is not in the store is none: nothing may be written to it.
             self._release()
+            if not isinstance(error, OSError):
+                raise
             raise Internal(
                 f"the audit trail in {self._directory} cannot be opened: {error.strerror}",
                 hint="without a record no key is handed out",
@@ -119,7 +122,11 @@ class AuditTrail:
         self._descriptor = os.open(self._path(chain_id), flags, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         self._use(chain_id, int(self._clock()), START)
-        self._anchor()
+        try:
+            self._anchor()
+        except BaseException:
+            self._path(chain_id).unlink()
+            raise
 
     def _continue(self, found: AuditChainRow) -> bool:
         """Takes over a chain that nobody holds. False if somebody does, or if it was cut."""

@@ -33,13 +33,13 @@ _ACTION: Final = re.compile(r"[A-Za-z0-9*?-]+:[A-Za-z0-9*?]+|\*")
 _PRINCIPAL_ARN: Final = re.compile(r"arn:([^:]*):iam::([0-9]{12}):(?:(root)|(?:user|group)/(.+))", re.DOTALL)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def parse_key_policy(text: str, account: Account) -> Policy:
     """The policy of a key. MalformedPolicy, or LimitExceeded beyond 32,768 bytes."""
     return _Parser(text, KEY_POLICY, account, identity=False).parse()
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def parse_identity_policy(text: str, name: str, account: Account) -> Policy:
     """A policy attached to a user or group; decisions speak of it as `name`."""
     return _Parser(text, name, account, identity=True).parse()

@@ -108,7 +108,7 @@ def resolve_text(parts: Sequence[Part], request: Request) -> str:
     return "".join(part for part in resolve(parts, request) if isinstance(part, str))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def compile_pattern(parts: tuple[StaticPart, ...], *, ignore_case: bool = False) -> Matcher:
     """Whether a text is what `parts` say, as a whole.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -37,6 +36,13 @@ def data_key(engine: Engine) -> DataKey:
 def trail(home: Path) -> Path:
     (path,) = (home / "audit").iterdir()
     return path
+
+
+def abandon(engine: Engine) -> None:
+    """Leaves the chain as a kill does: not anchored."""
+    sink = engine._recorder._sink
+    assert isinstance(sink, AuditTrail)
+    sink._release()
 
 
 def verify(home: Path) -> Verification:
@@ -290,7 +296,7 @@ def test_a_line_that_a_crash_cut_off_is_accounted_for(
 
 
 def test_records_after_the_last_anchor_survive_a_kill(home: Path, engine: Engine, data_key: DataKey) -> None:
-    os.close(engine._recorder._sink._descriptor)  # type: ignore[attr-defined]
+    abandon(engine)
     with open_kms(home) as later:
         later.decrypt(ALICE, data_key.blob, CONTEXT)
     assert [one["sequence"] for one in audit_records(home)] == [1, 2, 3]
@@ -332,6 +338,30 @@ def test_a_trail_that_cannot_be_opened_gives_no_key(home: Path, engine: Engine, 
     (home / "audit").write_text("a file")
     with open_kms(home) as later, pytest.raises(Internal, match="cannot be opened"):
         later.decrypt(ALICE, data_key.blob, CONTEXT)
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["new chain", "old chain"])
+def test_a_chain_that_the_store_does_not_know_is_not_written_to(
+    home: Path, monkeypatch: pytest.MonkeyPatch, *, is_first: bool
+) -> None:
+    with open_kms(home) as engine:
+        if not is_first:
+            engine.service_managed_key("alias/envfs/volume")
+            abandon(engine)
+    with open_kms(home) as later:
+        with monkeypatch.context() as broken:
+            broken.setattr(later._store, "transaction", lambda: _raise(Internal("busy")))
+            for _ in range(3):
+                with pytest.raises(Internal, match="busy"):
+                    later.list_keys(OWNER)
+        assert later.verify_audit().problems == ()
+        assert len(list((home / "audit").iterdir())) == (0 if is_first else 1)
+        later.list_keys(OWNER)
+        assert later.verify_audit().problems == ()
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def make_trail(engine: Engine, home: Path, **options: int) -> AuditTrail:

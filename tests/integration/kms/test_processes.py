@@ -1,0 +1,221 @@
+"""Several processes on one KMS, some of which are killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from envfs.errors import ConfigError
+from envfs.kms.bootstrap import init_kms
+from envfs.kms.engine import DATABASE, Engine
+from envfs.kms.model import KeyState
+from envfs.kms.rootkey import KEY_FILE_NAME, KeyFileUnlock
+from tests.integration.kms import worker
+from tests.integration.kms.killing import killed_at_every_line
+from tests.unit.kms.kit import (
+    ALICE,
+    BOB,
+    CONTEXT,
+    OWNER,
+    OWNER_UID,
+    make_kms,
+    open_kms,
+    policy,
+    statement,
+    users_policy,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from tests.integration.users import UnixUser
+
+TIMEOUT = 60
+REPOSITORY = Path(worker.__file__).parents[3]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return make_kms(tmp_path / "kms")
+
+
+@pytest.fixture
+def start(home: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """start("change", "a") runs a worker; whatever still runs at the end is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.integration.kms.worker", arguments[0], str(home), *arguments[1:]]
+        pipe = subprocess.PIPE
+        running.append(subprocess.Popen(command, cwd=REPOSITORY, stdin=pipe, stdout=pipe, text=True))
+        return running[-1]
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait(timeout=TIMEOUT)
+        for stream in (process.stdin, process.stdout):
+            assert stream is not None
+            stream.close()
+
+
+def read_lines(process: subprocess.Popen[str], count: int) -> list[list[str]]:
+    assert process.stdout is not None
+    lines = [process.stdout.readline().split() for _ in range(count)]
+    assert all(lines), "a worker ended by itself"
+    return lines
+
+
+def kill(process: subprocess.Popen[str]) -> list[list[str]]:
+    """SIGKILL, and what it had still said."""
+    process.kill()
+    assert process.stdout is not None
+    said = [line.split() for line in process.stdout if line.endswith("\n")]
+    process.wait(timeout=TIMEOUT)
+    return said
+
+
+def check_what_was_said(home: Path, said: list[list[str]]) -> None:
+    """Whatever a process was told to be done is done, and stands in the audit trail."""
+    with open_kms(home) as engine:
+        keys = {entry.key_id for entry in engine.list_keys(OWNER)}
+        aliases = {alias.name: alias.target_key_id for alias in engine.list_aliases(OWNER)}
+        for word, key, *more in said:
+            assert key in keys
+            if word == "alias":
+                assert aliases[more[0]] == key
+            elif word == "policy":
+                assert BOB.arn in engine.get_key_policy(OWNER, key)
+            elif word == "disabled":
+                assert engine.describe_key(OWNER, key).state is KeyState.DISABLED
+            else:
+                assert word in {"created", "generated"}
+        found = engine.verify_audit()
+        assert found.problems == ()
+    recorded = [json.loads(line) for path in (home / "audit").iterdir() for line in path.read_text().splitlines()]
+    names = [(one["eventName"], one["requestParameters"].get("keyId", "")[-36:]) for one in recorded if "tag" in one]
+    events = {"created": "CreateKey", "alias": "CreateAlias", "generated": "GenerateDataKey", "policy": "PutKeyPolicy",
+              "disabled": "DisableKey"}  # fmt: skip
+    for word, key, *_ in said:
+        assert (events[word], key) in names
+
+
+def test_ten_processes_change_and_use_keys_at_once(home: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+    processes = [start("change", f"p{number}") for number in range(10)]
+    said = [line for process in processes for line in read_lines(process, 10)]
+    for process in processes:
+        said += kill(process)
+    assert len(said) >= 100
+    check_what_was_said(home, said)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 5, 6, 7, 11, 13, 17])
+def test_a_process_that_is_killed_leaves_all_that_it_had_finished(
+    home: Path, start: Callable[..., subprocess.Popen[str]], after: int
+) -> None:
+    process = start("change", "victim")
+    said = read_lines(process, after)
+    said += kill(process)
+    check_what_was_said(home, said)
+    survivor = start("change", "survivor")
+    said += read_lines(survivor, 6) + kill(survivor)
+    check_what_was_said(home, said)
+
+
+def test_a_change_counts_at_the_next_call_of_another_process(
+    home: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    with open_kms(home) as engine:
+        key = engine.create_key(OWNER, policy=users_policy(ALICE)).key_id
+        process = start("answer", engine.generate_data_key(ALICE, key, CONTEXT).blob.hex())
+        assert read_lines(process, 1) == [["ready"]]
+
+        def ask() -> str:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            return read_lines(process, 1)[0][0]
+
+        assert ask() == "allowed"
+        engine.put_key_policy(OWNER, key, users_policy(BOB))
+        assert ask() == "AccessDenied"
+        engine.put_key_policy(OWNER, key, users_policy(ALICE))
+        assert ask() == "allowed"
+        engine.disable_key(OWNER, key)
+        assert ask() == "Disabled"
+        engine.enable_key(OWNER, key)
+        assert ask() == "allowed"
+        engine.put_identity_policy(OWNER, ALICE.arn, "no", policy(statement("Deny", None, "kms:*")))
+        assert ask() == "AccessDenied"
+        engine.delete_identity_policy(OWNER, ALICE.arn, "no")
+        assert ask() == "allowed"
+
+
+BOOTSTRAP = ("envfs.kms.bootstrap", "envfs.kms.rootkey", "envfs.kms.sqlite_store", "envfs.kms.sealed_store")
+CHANGING = ("envfs.kms.core", "envfs.kms.audit.trail", "envfs.kms.sqlite_store", "envfs.kms.sealed_store")
+
+
+def test_making_a_kms_can_be_killed_anywhere(tmp_path: Path) -> None:
+    home = tmp_path / "kms"
+    kills = 0
+    for _ in killed_at_every_line(lambda: init_kms(home, owner_uid=OWNER_UID), *BOOTSTRAP, step=5):
+        kills += 1
+        key_file = home / KEY_FILE_NAME
+        assert not key_file.exists() or len(key_file.read_bytes()) == 32
+        if (home / DATABASE).exists():
+            open_kms(home).close()
+            for path in home.iterdir():
+                path.unlink()
+    assert kills > 20
+    open_kms(home).close()
+    assert {path.name for path in home.iterdir()} == {DATABASE, KEY_FILE_NAME}
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["first record", "later record"])
+def test_a_change_can_be_killed_anywhere(home: Path, *, is_first: bool) -> None:
+    old, new = users_policy(ALICE), users_policy(BOB)
+    with open_kms(home) as engine:
+        key = engine.create_key(OWNER, policy=old).key_id
+        blob = engine.generate_data_key(ALICE, key, CONTEXT).blob
+
+    def put() -> None:
+        with open_kms(home) as engine:
+            if not is_first:
+                engine.decrypt(ALICE, blob, CONTEXT)
+            engine.put_key_policy(OWNER, key, new)
+
+    outcomes = set()
+    for _ in killed_at_every_line(put, *CHANGING, step=11):
+        with open_kms(home) as engine:
+            found = engine.get_key_policy(OWNER, key)
+            outcomes.add(found)
+            assert engine.verify_audit().problems == ()
+            engine.put_key_policy(OWNER, key, old)
+    assert outcomes == {old, new}
+    with open_kms(home) as engine:
+        assert engine.get_key_policy(OWNER, key) == new
+
+
+def test_another_user_cannot_open_it(
+    directory: Callable[..., Path], unix_users: Callable[..., list[UnixUser]], run_as: Callable[..., Any]
+) -> None:
+    home = directory("kms", mode=0o700)
+    init_kms(home)
+    (mallory,) = unix_users("mallory")
+
+    def unlock() -> str:
+        try:
+            Engine.open(home, KeyFileUnlock(home / KEY_FILE_NAME)).close()
+        except ConfigError as error:
+            return error.message
+        return "opened"
+
+    assert "you have no access to the KMS" in run_as(mallory, unlock)
+    home.chmod(0o755)
+    assert "you have no access to the KMS" in run_as(mallory, unlock)
