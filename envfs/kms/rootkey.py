@@ -39,11 +39,11 @@ _MAX_LANES: Final = 64
 class Argon2Cost:
     """Argon2id's parameters (RFC 9106 section 3.1): memory in KiB, passes over it, lanes.
 
-    The default takes about half a second on two cores of 2020 and 256 MiB.
+    The default takes 256 MiB and about 0.4 s on two cores; it lies between the two choices of RFC 9106 section 4.
     """
 
     memory_kib: int = 262_144
-    iterations: int = 3
+    iterations: int = 2
     lanes: int = 4
 
 
