@@ -88,6 +88,8 @@ def _set_owner_and_mode(state: VolumeState, node: Node, change: Change) -> None:
                 os.chown(proc_path(fd), uid, gid)
         if change.mode is not None:
             os.chmod(proc_path(fd), change.mode & 0o7777)
+            if node.is_directory:
+                state.nodes.reopen_directory(node)
     finally:
         os.close(fd)
 

@@ -27,14 +27,19 @@ class Unsynced:
         self._fds: list[int] = []
 
     def add(self, dir_fd: int, name: bytes) -> None:
-        """The lower file `name` was written, and something else depends on it."""
+        """The lower file `name` was written, and something else depends on it. Never fails: that has happened."""
         if not self._needed or self._all:
             return
-        if len(self._fds) >= _TOO_MANY:
-            self._forget()
-            self._all = True
-            return
-        self._fds.append(os.open(name, OPEN_READ, dir_fd=dir_fd))
+        try:
+            self._fds.append(os.open(name, OPEN_READ, dir_fd=dir_fd))
+        except OSError:  # an ordinary user's own file that he may not read, or no descriptors left
+            self._sync_all()
+        if len(self._fds) > _TOO_MANY:
+            self._sync_all()
+
+    def _sync_all(self) -> None:
+        self._forget()
+        self._all = True
 
     def add_directory(self, dir_fd: int) -> None:
         """The directory file of a new directory was written."""

@@ -21,7 +21,7 @@ from envfs.format.place import ANYWHERE, PLACE_SIZE, Kind, Where
 from envfs.fs import lower
 from envfs.fs.names_on_disk import has_entries, remove_name_file, write_name_file
 from envfs.fs.nodes import Node
-from envfs.fs.raised_mode import open_for_header
+from envfs.fs.raised_mode import open_writable
 from envfs.fs.state import VolumeState
 from envfs.fs.symlinks import Symlinks
 from envfs.fs.tree import Tree
@@ -93,14 +93,13 @@ class Mover:
             if stat_module.S_ISLNK(target.found.st_mode):
                 target_link_file = self._symlinks.link_file(dir_fd, cipher.lower, target.found.st_size)
         if replaces_directory:
-            self._replace_directory(source, dir_fd, cipher)
+            self._replace_directory(source, parent, dir_fd, cipher)
         else:
             os.rename(source.cipher.lower, cipher.lower, src_dir_fd=source.dir_fd, dst_dir_fd=dir_fd)
         if target is not None and target.node is not None:
             state.nodes.unlocate(target.node, parent, cipher.lower)
         self._relocate(source, parent, name, cipher)
-        if stat_module.S_ISREG(source.found.st_mode):
-            state.unsynced.add(dir_fd, cipher.lower)
+        self._remember(source)
         remove_name_file(source.dir_fd, source.cipher.lower)
         if target_link_file is not None:
             lower.unlink_if_there(dir_fd, target_link_file)
@@ -118,7 +117,7 @@ class Mover:
             return False
         if not source_is_directory:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        fd = os.open(target.cipher.lower, lower.OPEN_DIRECTORY, dir_fd=target.dir_fd)
+        fd = self._tree.open_directory(target.parent, target.dir_fd, target.cipher.lower)
         try:
             if has_entries(fd):
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
@@ -126,8 +125,8 @@ class Mover:
             os.close(fd)
         return True
 
-    def _replace_directory(self, source: _Entry, dir_fd: int, cipher: CipherName) -> None:
-        fd = os.open(cipher.lower, lower.OPEN_DIRECTORY, dir_fd=dir_fd)
+    def _replace_directory(self, source: _Entry, parent: Node, dir_fd: int, cipher: CipherName) -> None:
+        fd = self._tree.open_directory(parent, dir_fd, cipher.lower)
         try:
             lower.rename(source.dir_fd, source.cipher.lower, dir_fd, cipher.lower, lower.RENAME_EXCHANGE)
             self._tree.discard_directory(source.dir_fd, source.cipher.lower, fd)
@@ -141,6 +140,16 @@ class Mover:
         node.parent, node.name, node.lower_name, node.full_name = parent, name, cipher.lower, cipher.full
         node.located = True
 
+    def _remember(self, entry: _Entry) -> None:
+        """The place that was written into what has moved must be on disk before a sync says that the move is."""
+        node = entry.node
+        if node is None or node.parent is None:
+            return
+        if node.is_directory:
+            self._state.unsynced.add_directory(self._state.directory_fd(node))
+        elif node.is_regular:
+            self._state.unsynced.add(self._state.directory_fd(node.parent), node.lower_name)
+
     def _exchange(self, first: _Entry, second: _Entry | None) -> None:
         if second is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -149,6 +158,8 @@ class Mover:
         lower.rename(first.dir_fd, first.cipher.lower, second.dir_fd, second.cipher.lower, lower.RENAME_EXCHANGE)
         self._relocate(first, second.parent, second.name, second.cipher)
         self._relocate(second, first.parent, first.name, first.cipher)
+        self._remember(first)
+        self._remember(second)
         if first.dir_fd != second.dir_fd:
             if first_link_file is not None:
                 lower.unlink_if_there(first.dir_fd, first_link_file)
@@ -183,7 +194,8 @@ class Mover:
         if content is not None and content.keyed and content.writable and content.position < 0:
             content.write_place(place_key.pack(Kind.FILE, content.slot.file_id, new, entry.where))
             return
-        fd = open_for_header(self._state, entry.dir_fd, entry.cipher.lower, entry.found)
+        root_fd = self._state.nodes.root.directory_fd
+        fd = open_writable(root_fd, entry.parent.lower_path(), entry.dir_fd, entry.cipher.lower)
         try:
             raw = os.pread(fd, HEADER_SIZE, 0)
             file_id = peek_file_id(raw)
@@ -197,6 +209,8 @@ class Mover:
                     return
                 raise IntegrityError(f"{entry.parent.path()}: a file that never got a second link has one")
             lower.write_all(fd, place, 0)
+            if entry.found.st_mode & 0o6000:  # which a write by anybody but root takes away
+                os.fchmod(fd, stat_module.S_IMODE(entry.found.st_mode))
             os.utime(fd, ns=(entry.found.st_atime_ns, entry.found.st_mtime_ns))
         finally:
             os.close(fd)

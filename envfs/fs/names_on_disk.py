@@ -64,7 +64,9 @@ def _names(dir_fd: int) -> list[bytes]:
 
 def has_entries(dir_fd: int) -> bool:
     """Whether a lower directory holds anything but our own files."""
-    return any(not name.startswith(RESERVED_PREFIX) or name.startswith(LONG_PREFIX) for name in _names(dir_fd))
+    # By the descriptor itself: opened by path again, a directory that its owner may not read would be refused.
+    names = (os.fsencode(found) for found in os.listdir(dir_fd))
+    return any(not name.startswith(RESERVED_PREFIX) or name.startswith(LONG_PREFIX) for name in names)
 
 
 def remove_own_files(dir_fd: int) -> None:

@@ -196,13 +196,26 @@ class NodeTable:
         fd = node.directory_fd
         if fd >= 0:
             return fd
-        if node.pin >= 0:
-            fd = os.open(b".", OPEN_DIRECTORY, dir_fd=node.pin)
-        else:
-            fd = self.open(node, OPEN_DIRECTORY)
-        self._check_same(node, fd)
+        try:
+            fd = self._open_directory(node, OPEN_DIRECTORY)
+        except PermissionError:
+            # An ordinary user's own directory that may be searched and not read.
+            fd = self._open_directory(node, OPEN_PATH | os.O_DIRECTORY)
         self.keep_directory(node, fd)
         return fd
+
+    def _open_directory(self, node: Node, flags: int) -> int:
+        if node.pin < 0:
+            return self.open(node, flags)
+        fd = os.open(b".", flags, dir_fd=node.pin)
+        self.check_same(node, fd)
+        return fd
+
+    def reopen_directory(self, node: Node) -> None:
+        """Its mode has changed: what its descriptor may do is to be found out anew."""
+        if node.directory_fd >= 0 and node is not self.root:
+            os.close(node.directory_fd)
+            node.directory_fd = -1
 
     def keep_directory(self, node: Node, fd: int) -> None:
         """Take over an open descriptor of a directory node."""
@@ -219,7 +232,8 @@ class NodeTable:
                 os.close(oldest.directory_fd)
                 oldest.directory_fd = -1
 
-    def _check_same(self, node: Node, fd: int) -> None:
+    def check_same(self, node: Node, fd: int) -> None:
+        """Close `fd` and raise OSError(ESTALE) unless it is the node's lower inode."""
         found = os.fstat(fd)
         if found.st_ino != node.lower_ino or found.st_dev != node.lower_dev:
             os.close(fd)
@@ -247,7 +261,7 @@ class NodeTable:
         if node.parent is None or not node.located:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         fd = os.open(node.lower_name, flags, dir_fd=self.directory_fd(node.parent))
-        self._check_same(node, fd)
+        self.check_same(node, fd)
         return fd
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ from envfs.fs.content import Buffers, Content
 from envfs.fs.directories import Directories
 from envfs.fs.lower import OPEN_READ, OPEN_WRITE
 from envfs.fs.nodes import Node, NodeTable
+from envfs.fs.raised_mode import open_writable
 from envfs.fs.undo import Undo
 from envfs.kms.model import Principal, RequestFacts
 
@@ -97,12 +98,12 @@ class Opener:
             self._decrypt(principal, content.slot, facts).wipe()
         if write and not content.writable:
             content.make_writable(
-                self._nodes.open(node, OPEN_WRITE) if node.pin < 0 and node.located else _reopen(content.fd)
+                self._open_for_writing(node) if node.pin < 0 and node.located else _reopen(content.fd)
             )
         return content
 
     def _open_lower(self, node: Node, principal: Principal, facts: RequestFacts, *, write: bool) -> Content:
-        fd = self._nodes.open(node, OPEN_WRITE if write else OPEN_READ)
+        fd = self._open_for_writing(node) if write else self._nodes.open(node, OPEN_READ)
         try:
             found = os.fstat(fd)
             if not stat_module.S_ISREG(found.st_mode):
@@ -117,6 +118,19 @@ class Opener:
             raise
         node.content = content
         return content
+
+    def _open_for_writing(self, node: Node) -> int:
+        """A descriptor that also reads: sealing a part of a block takes reading the rest."""
+        try:
+            return self._nodes.open(node, OPEN_WRITE)
+        except PermissionError:
+            if node.parent is None or not node.located:
+                raise
+        # The kernel has allowed it: an ordinary user's own file that may be written and not read.
+        dir_fd = self._nodes.directory_fd(node.parent)
+        fd = open_writable(self._nodes.root.directory_fd, node.parent.lower_path(), dir_fd, node.lower_name)
+        self._nodes.check_same(node, fd)
+        return fd
 
     def _open_empty(
         self, node: Node, fd: int, found: os.stat_result, principal: Principal, facts: RequestFacts, *, write: bool

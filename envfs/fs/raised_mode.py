@@ -1,9 +1,9 @@
-"""Opening a file's header for writing although its mode forbids it.
+"""Reaching a file or directory whose mode keeps the daemon out, although its owner may do to it what is to be done.
 
-An ordinary user's daemon cannot open his file of mode 0444 for writing, though he may rename or link it by right. So
-the mode is raised for the moment of the open. Were the daemon killed in that moment, the mode would stay raised:
-therefore what it was stands in `envfs.mode` in the root of the lower directory first, and the next mount puts it
-back.
+An ordinary user's daemon cannot open his file of mode 0444 for writing, though he may rename or link it by right, nor
+look into his unreadable directory, though he may remove it when it is empty. So the mode is raised for the moment of
+the open. Were the daemon killed in that moment, the mode would stay raised: therefore what it was stands in
+`envfs.mode` in the root of the lower directory first, and the next mount puts it back.
 """
 
 from __future__ import annotations
@@ -13,61 +13,66 @@ import json
 import logging
 import os
 import stat as stat_module
-from collections.abc import Iterator
+from typing import Final
 
 from envfs.format.names import RESERVED_PREFIX
 from envfs.fs import lower
-from envfs.fs.lower import OPEN_PATH, OPEN_WRITE
-from envfs.fs.state import VolumeState
+from envfs.fs.lower import OPEN_DIRECTORY, OPEN_PATH, OPEN_WRITE
 
 log = logging.getLogger("envfs.fs")
 
-RECORD = RESERVED_PREFIX + b"mode"
-_OWNER_READ_WRITE = 0o600
-_LARGEST_RECORD = 1024
+RECORD: Final = RESERVED_PREFIX + b"mode"
+# A deep path is long, and JSON may make six characters of one byte.
+_LARGEST_RECORD: Final = 1 << 20
+# What the owner needs, to read and write a file's header, or to empty a directory.
+_NEEDED: Final = {stat_module.S_IFREG: 0o600, stat_module.S_IFDIR: 0o700}
 
 
-def open_for_header(state: VolumeState, dir_fd: int, lower_name: bytes, found: os.stat_result) -> int:
-    """A descriptor of the lower file that can read and write its header."""
+def open_writable(root_fd: int, directory: bytes, dir_fd: int, name: bytes) -> int:
+    """A descriptor that reads and writes the lower file `name` in `dir_fd`, whose path from the root is `directory`."""
+    return _open(root_fd, directory, dir_fd, name, OPEN_WRITE)
+
+
+def open_directory(root_fd: int, directory: bytes, dir_fd: int, name: bytes) -> int:
+    """A descriptor that lists the lower directory `name` in `dir_fd`, whose path from the root is `directory`."""
+    return _open(root_fd, directory, dir_fd, name, OPEN_DIRECTORY)
+
+
+def _open(root_fd: int, directory: bytes, dir_fd: int, name: bytes, flags: int) -> int:
     try:
-        return os.open(lower_name, OPEN_WRITE, dir_fd=dir_fd)
+        return os.open(name, flags, dir_fd=dir_fd)
     except PermissionError:
-        if found.st_uid != state.uid or found.st_mode & _OWNER_READ_WRITE == _OWNER_READ_WRITE:
-            raise
-    with _raised(state, dir_fd, lower_name, found):
-        return os.open(lower_name, OPEN_WRITE, dir_fd=dir_fd)
-
-
-@contextlib.contextmanager
-def _raised(state: VolumeState, dir_fd: int, lower_name: bytes, found: os.stat_result) -> Iterator[None]:
-    root_fd = state.directory_fd(state.nodes.root)
-    mode = stat_module.S_IMODE(found.st_mode)
-    path = os.path.realpath(lower.proc_path(dir_fd)).encode(errors="surrogateescape")
-    below = os.path.relpath(path, os.path.realpath(lower.proc_path(root_fd)).encode(errors="surrogateescape"))
-    record = {"path": os.fsdecode(os.path.join(below, lower_name)), "inode": found.st_ino, "mode": mode}
-    fd = os.open(lower_name, OPEN_PATH, dir_fd=dir_fd)
-    try:
-        if os.fstat(fd).st_ino != found.st_ino:
-            raise PermissionError
-        lower.replace_file(root_fd, RECORD, json.dumps(record).encode())
-        os.chmod(lower.proc_path(fd), mode | _OWNER_READ_WRITE)
+        path_fd = os.open(name, OPEN_PATH, dir_fd=dir_fd)
         try:
-            yield
+            found = os.fstat(path_fd)
+            needed = _NEEDED.get(stat_module.S_IFMT(found.st_mode), 0)
+            if found.st_uid != os.geteuid() or found.st_mode & needed == needed:
+                raise
+            return _open_raised(root_fd, os.path.join(directory, name), path_fd, found, flags)
         finally:
-            os.chmod(lower.proc_path(fd), mode)
-            lower.unlink_if_there(root_fd, RECORD)
+            os.close(path_fd)
+
+
+def _open_raised(root_fd: int, path: bytes, path_fd: int, found: os.stat_result, flags: int) -> int:
+    mode = stat_module.S_IMODE(found.st_mode)
+    record = {"path": os.fsdecode(path), "inode": found.st_ino, "mode": mode}
+    lower.replace_file(root_fd, RECORD, json.dumps(record).encode())
+    try:
+        os.chmod(lower.proc_path(path_fd), mode | _NEEDED[stat_module.S_IFMT(found.st_mode)])
+        return os.open(lower.proc_path(path_fd), flags & ~os.O_NOFOLLOW)
     finally:
-        os.close(fd)
+        os.chmod(lower.proc_path(path_fd), mode)
+        lower.unlink_if_there(root_fd, RECORD)
 
 
 def restore(root_fd: int) -> None:
     """At mount: put back a mode that a killed daemon left raised. A record that fits nothing is dropped."""
+    if not lower.exists(root_fd, RECORD):
+        return
     try:
         record = json.loads(lower.read_small_file(root_fd, RECORD, _LARGEST_RECORD))
         parts = os.fsencode(record["path"]).split(b"/")
         _restore(root_fd, parts, int(record["inode"]), int(record["mode"]))
-    except FileNotFoundError:
-        return
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("the record of a raised mode could not be used: %s", error)
     lower.unlink_if_there(root_fd, RECORD)
@@ -75,17 +80,15 @@ def restore(root_fd: int) -> None:
 
 def _restore(root_fd: int, parts: list[bytes], inode: int, mode: int) -> None:
     """Walk down without following a symlink or leaving the lower directory; change only what the record means."""
-    if b".." in parts or not parts:
+    if b".." in parts or b"" in parts:
         raise ValueError("a path that leads out of the lower directory")
     with contextlib.ExitStack() as stack:
         fd = root_fd
-        for part in parts[:-1]:
-            if part != b".":
-                fd = os.open(part, lower.OPEN_DIRECTORY, dir_fd=fd)
-                stack.callback(os.close, fd)
-        fd = os.open(parts[-1], OPEN_PATH, dir_fd=fd)
-        stack.callback(os.close, fd)
+        for part in parts:
+            fd = os.open(part, OPEN_PATH, dir_fd=fd)
+            stack.callback(os.close, fd)
         found = os.fstat(fd)
-        if found.st_ino == inode and stat_module.S_ISREG(found.st_mode) and mode & ~0o777 == 0:
-            # Only ever takes rights away: the record is not authenticated.
-            os.chmod(lower.proc_path(fd), stat_module.S_IMODE(found.st_mode) & (mode | ~_OWNER_READ_WRITE))
+        needed = _NEEDED.get(stat_module.S_IFMT(found.st_mode))
+        if found.st_ino == inode and needed is not None:
+            # Only ever takes rights of the owner away: the record is not authenticated.
+            os.chmod(lower.proc_path(fd), stat_module.S_IMODE(found.st_mode) & (mode | ~needed))

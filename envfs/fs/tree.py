@@ -17,6 +17,7 @@ from envfs.fs.content import Content
 from envfs.fs.names_on_disk import has_entries, remove_name_file, remove_own_files, write_name_file
 from envfs.fs.nodes import Node
 from envfs.fs.opening import Caller
+from envfs.fs.raised_mode import open_directory
 from envfs.fs.state import VolumeState
 from envfs.fs.symlinks import Symlinks
 
@@ -265,7 +266,7 @@ class Tree:
         parent = self.node(parent_id)
         cipher = self.cipher_name(parent, name)
         dir_fd = self._nodes.directory_fd(parent)
-        fd = os.open(cipher.lower, lower.OPEN_DIRECTORY, dir_fd=dir_fd)
+        fd = self.open_directory(parent, dir_fd, cipher.lower)
         try:
             if has_entries(fd):
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
@@ -279,9 +280,15 @@ class Tree:
             os.close(fd)
         remove_name_file(dir_fd, cipher.lower)
 
+    def open_directory(self, parent: Node, dir_fd: int, lower_name: bytes) -> int:
+        """A descriptor that lists a directory, even one that its owner may remove and not read."""
+        return open_directory(self._nodes.root.directory_fd, parent.lower_path(), dir_fd, lower_name)
+
     def discard_directory(self, dir_fd: int, lower_name: bytes, fd: int) -> None:
         """Make an empty lower directory disappear in one step; what is left under a temporary name is then removed."""
         temporary = lower.temporary_name()
         os.rename(lower_name, temporary, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        if os.fstat(fd).st_mode & 0o700 != 0o700:
+            os.fchmod(fd, 0o700)  # an ordinary user's daemon could not empty it
         remove_own_files(fd)
         os.rmdir(temporary, dir_fd=dir_fd)

@@ -27,6 +27,7 @@ from envfs.format.header import peek_file_id
 from envfs.format.names import RESERVED_PREFIX
 from envfs.format.undo import HEAD_MAX, HEAD_OFFSET, MAGIC, TAIL_SIZE, UndoHead
 from envfs.fs import lower
+from envfs.fs.raised_mode import open_writable
 
 log = logging.getLogger("envfs.fs")
 
@@ -105,7 +106,7 @@ def _put_back(root_fd: int, head: UndoHead, old: bytes) -> None:
         for part in directories:
             fd = os.open(part, lower.OPEN_DIRECTORY, dir_fd=fd)
             stack.callback(os.close, fd)
-        fd = os.open(name, lower.OPEN_WRITE, dir_fd=fd)
+        fd = open_writable(root_fd, b"/".join(directories), fd, name)
         stack.callback(os.close, fd)
         found = os.fstat(fd)
         if not _is_the_file(fd, found, head) or not _was_cut_off(fd, found.st_size, head, old):
