@@ -63,11 +63,12 @@ principal_values = st.one_of(
     ).map(lambda values: {"AWS": values[0] if len(values) == 1 else values}),
 )
 action_values = st.sampled_from([
-    "kms:*", "*", "kms:Decrypt", "kms:decrypt", "kms:De*", "kms:?ecrypt", "kms:GenerateDataKey*", "kms:Describe*",
-    ["kms:Encrypt", "kms:Decrypt"], ["kms:ListKeys", "kms:CreateKey"], [],
+    "kms:*", "kms:*", "kms:*", "*", "kms:Decrypt", "kms:decrypt", "kms:De*", "kms:?ecrypt", "kms:GenerateDataKey*",
+    "kms:Describe*", ["kms:Encrypt", "kms:Decrypt"], ["kms:ListKeys", "kms:CreateKey"], [],
 ])  # fmt: skip
 resource_values = st.sampled_from([
-    "*", "arn:*", KEYS[0], KEYS[1], [KEYS[0], "arn:envfs:kms:*:*:alias/*"], "arn:envfs:kms:local:??????000000:key/*",
+    "*", "*", "*", "arn:*", KEYS[0], KEYS[1],
+    [KEYS[0], "arn:envfs:kms:*:*:alias/*"], "arn:envfs:kms:local:??????000000:key/*",
     "*${aws:username}*", "*${kms:RequestAlias}*", [],
 ])  # fmt: skip
 single_keys = st.sampled_from([
@@ -142,16 +143,19 @@ def statements(draw: st.DrawFn, *, identity: bool) -> dict[str, Any]:
         made["NotPrincipal" if negated else "Principal"] = draw(principal_values)
     made[draw(st.sampled_from(["Action", "Action", "Action", "NotAction"]))] = draw(action_values)
     made[draw(st.sampled_from(["Resource", "Resource", "Resource", "NotResource"]))] = draw(resource_values)
-    found = merged(draw(st.lists(conditions(), max_size=2)))
+    found = merged(draw(st.lists(conditions(), max_size=2))) if draw(st.booleans()) else {}
     if found:
         made["Condition"] = found
     return made
 
 
 def documents(*, identity: bool) -> st.SearchStrategy[dict[str, Any]]:
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"} | ({} if identity else {"Principal": "*"})
     return st.builds(
-        lambda listed, version: {"Statement": listed} | ({"Version": version} if version else {}),
+        # Often with a statement that allows everything, so that it is the Denies on which the outcome rests.
+        lambda listed, more, version: {"Statement": listed + more} | ({"Version": version} if version else {}),
         st.lists(statements(identity=identity), min_size=1, max_size=3),
+        st.sampled_from([[], [everything]]),
         st.sampled_from(["2012-10-17", "2012-10-17", "2008-10-17", ""]),
     ).filter(lambda document: document.get("Version") == "2012-10-17" or not has_typed_variable(document))
 

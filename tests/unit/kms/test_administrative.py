@@ -333,6 +333,29 @@ def test_bad_identity_policies_are_refused(engine: Engine) -> None:
             call(OWNER, ALICE.arn, "a")
 
 
+@pytest.mark.parametrize("forbid", ["key policy", "identity policy"])
+def test_a_right_that_is_lost_in_the_middle_of_a_call_is_lost(
+    home: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, forbid: str
+) -> None:
+    """Another process takes alice's right away after she was authorised and before the change."""
+    admin = policy(owner_statement(), statement("Allow", ALICE.arn, "kms:*"))
+    key = engine.create_key(OWNER, policy=admin).key_id
+    prepare = engine._recorder.prepare
+
+    def meanwhile() -> None:
+        prepare()
+        with open_kms(home) as other:
+            if forbid == "key policy":
+                other.put_key_policy(OWNER, key, policy(owner_statement()))
+            else:
+                other.put_identity_policy(OWNER, ALICE.arn, "no", policy(statement("Deny", None, "kms:*")))
+
+    monkeypatch.setattr(engine._recorder, "prepare", meanwhile)
+    with pytest.raises(AccessDenied):
+        engine.disable_key(ALICE, key)
+    assert engine.describe_key(OWNER, key).enabled
+
+
 def test_every_call_leaves_one_record(home: Path, engine: Engine) -> None:
     key = engine.create_key(OWNER, policy=users_policy(ALICE)).key_id
     engine.create_alias(OWNER, "alias/a", key)

@@ -10,6 +10,7 @@ import pytest
 
 from envfs.errors import AccessDenied, IntegrityError
 from envfs.kms.engine import DATABASE
+from envfs.kms.schema import ALIASES, AliasRow
 from tests.unit.kms.kit import ALICE, BOB, CONTEXT, OWNER, THROUGH_MOUNT, open_kms, policy, statement, users_policy
 
 if TYPE_CHECKING:
@@ -154,6 +155,20 @@ def test_a_write_does_not_seal_what_somebody_tampered_with(home: Path, engine: E
             later.create_alias(OWNER, "alias/third", key_id)
         with pytest.raises(IntegrityError, match="aliases"):
             later.list_aliases(OWNER)
+
+
+def test_what_was_verified_before_is_verified_again_before_a_write(home: Path, engine: Engine, blob: bytes) -> None:
+    """Between the look at the state and the transaction."""
+    store = engine._store
+    store.find(ALIASES)
+    tamper(home, "DELETE FROM aliases")
+
+    def write() -> None:
+        with store.transaction() as transaction:
+            transaction.put(ALIASES, AliasRow("alias/new", b"k" * 16, 1))
+
+    with pytest.raises(IntegrityError, match="aliases"):
+        write()
 
 
 def test_rows_cannot_move_between_tables_or_columns(home: Path, engine: Engine, blob: bytes) -> None:
