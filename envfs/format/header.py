@@ -110,6 +110,19 @@ class Slot:
             self.labels,
         )
 
+    def facts(self) -> dict[str, object]:
+        """What a header says, for people and scripts; sizes in bytes."""
+        return {
+            "file_id": self.file_id.hex(),
+            "suite": self.suite.label,
+            "block_size": 1 << self.block_log2,
+            "sequence": self.sequence,
+            "length_bound": self.length_bound,
+            "sealed_blocks": self.sealed_blocks,
+            "holes": [self.hole_start, self.hole_end],
+            "labels": decode_labels(self.labels),
+        }
+
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """The slot in `raw` (448 bytes), still unauthenticated. Truncated, UnsupportedVersion or FormatError."""

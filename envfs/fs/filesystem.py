@@ -176,14 +176,7 @@ class Filesystem:
         )
         return result | {
             "key": self.state.engine.key_arn_of_blob(slot.blob),
-            "file_id": slot.file_id.hex(),
-            "suite": slot.suite.label,
-            "block_size": 1 << slot.block_log2,
-            "sequence": slot.sequence,
-            "length_bound": slot.length_bound,
-            "sealed_blocks": slot.sealed_blocks,
-            "holes": [slot.hole_start, slot.hole_end],
-            "labels": decode_labels(slot.labels),
+            **slot.facts(),
             "at_its_place": located,
         }
 

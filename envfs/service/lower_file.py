@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from envfs.errors import ConfigError, FormatError
 from envfs.format.blob import Blob
-from envfs.format.context import decode_labels
 from envfs.format.geometry import HEADER_SIZE, Geometry
 from envfs.format.header import parse_header_area
 from envfs.format.names import RESERVED_PREFIX, VOLUME_FILE
@@ -48,14 +47,7 @@ def describe_lower_file(path: Path) -> dict[str, Any]:
     return described | {
         "has_header": True,
         "key_id": _key_id(slot.blob),
-        "file_id": slot.file_id.hex(),
-        "suite": slot.suite.label,
-        "block_size": 1 << slot.block_log2,
-        "sequence": slot.sequence,
-        "length_bound": slot.length_bound,
-        "sealed_blocks": slot.sealed_blocks,
-        "holes": [slot.hole_start, slot.hole_end],
-        "labels": decode_labels(slot.labels),
+        **slot.facts(),
     }
 
 
