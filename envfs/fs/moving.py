@@ -20,7 +20,7 @@ from envfs.format.names import CipherName
 from envfs.format.place import ANYWHERE, PLACE_SIZE, Kind, Where
 from envfs.fs import lower
 from envfs.fs.names_on_disk import has_entries, remove_name_file, write_name_file
-from envfs.fs.nodes import Node
+from envfs.fs.nodes import Node, is_moved
 from envfs.fs.raised_mode import open_writable
 from envfs.fs.state import VolumeState
 from envfs.fs.symlinks import Symlinks
@@ -78,7 +78,11 @@ class Mover:
         except FileNotFoundError:
             return None
         where = self._state.where(parent, cipher.full)
-        return _Entry(parent, dir_fd, name, cipher, where, found, self._state.nodes.find(found))
+        node = self._state.nodes.find(found)
+        if node is not None and is_moved(node, parent, cipher.full):
+            # What the kernel knows by this name is another: ESTALE makes it look again, and find the place wrong.
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return _Entry(parent, dir_fd, name, cipher, where, found, node)
 
     def _move(self, source: _Entry, target: _Entry | None, parent: Node, name: bytes, cipher: CipherName) -> None:
         state = self._state
@@ -192,7 +196,8 @@ class Mover:
         content = entry.node.content if entry.node is not None else None
         place_key = self._state.keys.place
         if content is not None and content.keyed and content.writable and content.position < 0:
-            content.write_place(place_key.pack(Kind.FILE, content.slot.file_id, new, entry.where))
+            file_id = content.slot.file_id
+            content.write_place(self._moved_place(entry, content.place, file_id, new))
             return
         root_fd = self._state.nodes.root.directory_fd
         fd = open_writable(root_fd, entry.parent.lower_path(), entry.dir_fd, entry.cipher.lower)
@@ -201,9 +206,7 @@ class Mover:
             file_id = peek_file_id(raw)
             if file_id is None:
                 return  # an empty file has no place yet
-            place = place_key.moved(raw[:PLACE_SIZE], Kind.FILE, file_id, entry.where, new)
-            if place is None:
-                raise IntegrityError(f"{entry.parent.path()}: a file that was moved, swapped or copied is not renamed")
+            place = self._moved_place(entry, raw[:PLACE_SIZE], file_id, new)
             if entry.found.st_nlink > 1 and new != ANYWHERE:
                 if place_key.is_anywhere(raw[:PLACE_SIZE], Kind.FILE, file_id):
                     return
@@ -216,6 +219,12 @@ class Mover:
             os.close(fd)
         if content is not None:
             content.place = place
+
+    def _moved_place(self, entry: _Entry, place: bytes, file_id: bytes, new: Where) -> bytes:
+        moved = self._state.keys.place.moved(place, Kind.FILE, file_id, entry.where, new)
+        if moved is None:
+            raise IntegrityError(f"{entry.parent.path()}: a file that was moved, swapped or copied is not renamed")
+        return moved
 
     # Links
 

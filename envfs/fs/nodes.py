@@ -12,6 +12,7 @@ reused while the kernel still knows it.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat as stat_module
 from collections import deque
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
     from envfs.fs.content import Content
     from envfs.fs.directories import Directory
 
+log = logging.getLogger("envfs.fs")
+
 ROOT_ID = 1
 _OWN_RANGE = 1 << 63
 
 
 class Node:
-    """One inode. `pin` is an O_PATH descriptor that holds it while it has no name that we know, or -1."""
+    """One inode. `pin` is an O_PATH descriptor that holds it while it has no name that we know, or -1.
+
+    `parent` and `full_name` stay what they were when it loses its name: that is where its place says that it belongs.
+    """
 
     __slots__ = (
         "content",
@@ -50,6 +56,7 @@ class Node:
         "object_id",
         "parent",
         "pin",
+        "placed",
     )
 
     def __init__(self, node_id: int, found: os.stat_result) -> None:
@@ -66,6 +73,7 @@ class Node:
         self.lower_name = b""
         self.full_name = b""
         self.located = False  # whether parent and lower_name say where it stands now
+        self.placed = False  # whether an open file was found to belong there, by its place
         self.pin = -1
         self.object_id: bytes | None = None  # file id, once a header was read: tells a file that was exchanged
         self.content: Content | None = None
@@ -95,6 +103,20 @@ class Node:
         return b"/".join(reversed(parts))
 
 
+def is_moved(node: Node, parent: Node, full_name: bytes) -> bool:
+    """Whether a known directory is found where it was not left: renames go through us, and it has one name only.
+
+    Its id and its children are known to belong where it was, and their place says nothing of where *it* stands.
+    """
+    if not node.is_directory or node.parent is None:
+        return False
+    return node.full_name != full_name or not _is_same(node.parent, parent)
+
+
+def _is_same(one: Node, other: Node) -> bool:
+    return one is other or (one.lower_ino, one.lower_dev) == (other.lower_ino, other.lower_dev)
+
+
 class NodeTable:
     """All nodes that the kernel holds, by node id, and directory descriptors with a bound on their number."""
 
@@ -122,10 +144,23 @@ class NodeTable:
     def adopt(self, parent: Node, name: bytes, lower_name: bytes, full_name: bytes, found: os.stat_result) -> Node:
         """The node of what was found at `name` in `parent`: the known one, now standing there, or a new one."""
         node = self.find(found)
-        if node is None or node.kind != found.st_mode & 0o170000:
-            if node is not None:
-                self._retire(node)
+        if node is not None and (node.kind != found.st_mode & 0o170000 or is_moved(node, parent, full_name)):
+            self.retire(node)
+            node = None
+        if node is None:
             node = self._create(found)
+        return self._locate(node, parent, name, lower_name, full_name)
+
+    def adopt_new(self, parent: Node, name: bytes, lower_name: bytes, full_name: bytes, found: os.stat_result) -> Node:
+        """The node of what was made a moment ago: a node that is known by its inode number stands for what has gone."""
+        stale = self.find(found)
+        if stale is not None:
+            self.retire(stale)
+        return self._locate(self._create(found), parent, name, lower_name, full_name)
+
+    def _locate(self, node: Node, parent: Node, name: bytes, lower_name: bytes, full_name: bytes) -> Node:
+        if node.parent is not parent or node.full_name != full_name:
+            node.placed = False
         node.parent, node.name, node.lower_name, node.full_name = parent, name, lower_name, full_name
         node.located = True
         if node.pin >= 0:
@@ -144,13 +179,20 @@ class NodeTable:
             self._moved[found.st_dev, found.st_ino] = node
         return node
 
-    def _retire(self, node: Node) -> None:
-        """The lower inode of a known node was replaced behind our back: the old node must not be found again."""
+    def retire(self, node: Node) -> None:
+        """The lower directory was changed behind our back: the node must not be found again.
+
+        What the kernel holds for it, pages and names of children, must not be seen in whatever has come instead.
+        """
+        log.error("%s was changed in the lower directory while mounted", node.path())
         self._moved.pop((node.lower_dev, node.lower_ino), None)
         node.lower_ino = -1
 
     def replace_inode(self, node: Node, found: os.stat_result) -> None:
         """The node lives on as another lower inode (a symlink that was rewritten)."""
+        stale = self.find(found)
+        if stale is not None and stale is not node:
+            self.retire(stale)
         self._moved.pop((node.lower_dev, node.lower_ino), None)
         node.lower_ino, node.lower_dev = found.st_ino, found.st_dev
         if node.node_id != found.st_ino:

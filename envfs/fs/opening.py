@@ -95,6 +95,8 @@ class Opener:
             if write:
                 self._give_key(node, content, principal, facts)
         else:
+            if not node.placed:
+                self.check_place(node, content.place, content.slot.file_id)
             self._decrypt(principal, content.slot, facts).wipe()
         if write and not content.writable:
             content.make_writable(
@@ -188,11 +190,7 @@ class Opener:
         *,
         write: bool,
     ) -> Content:
-        file_id = area.slots[0].slot.file_id
-        if node.located and not self._place_key.check(
-            area.place_raw, Kind.FILE, file_id, self._directories.where(node)
-        ):
-            raise IntegrityError(f"{node.path()} does not belong where it stands: it was moved, swapped or copied")
+        self.check_place(node, area.place_raw, area.slots[0].slot.file_id)
         parsed, slot_key, dek = self._first_authentic(node, area, principal, facts)
         slot = parsed.slot
         try:
@@ -219,6 +217,12 @@ class Opener:
             size=size,
             place=area.place_raw,
         )
+
+    def check_place(self, node: Node, place: bytes, file_id: bytes) -> None:
+        """Also for a file that has lost its name: it belongs where it had it."""
+        if not self._place_key.check(place, Kind.FILE, file_id, self._directories.where(node)):
+            raise IntegrityError(f"{node.path()} does not belong where it stands: it was moved, swapped or copied")
+        node.placed = True
 
     def _first_authentic(
         self, node: Node, area: HeaderArea, principal: Principal, facts: RequestFacts

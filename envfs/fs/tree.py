@@ -108,10 +108,10 @@ class Tree:
         write_name_file(dir_fd, cipher, state.unsynced)
         fd = self._create_lower(dir_fd, cipher.lower, stat_module.S_IMODE(mode), caller)
         found = os.fstat(fd)
-        node = self._nodes.adopt(parent, name, cipher.lower, cipher.full, found)
+        node = self._nodes.adopt_new(parent, name, cipher.lower, cipher.full, found)
         content = state.opener.content_of(node, prepared, fd)
         node.object_id = prepared.slot.file_id
-        node.content = content
+        node.content, node.placed = content, True
         return node, found, content
 
     def _create_lower(self, dir_fd: int, lower_name: bytes, mode: int, caller: Caller) -> int:
@@ -178,7 +178,7 @@ class Tree:
             os.rmdir(temporary, dir_fd=dir_fd)
             raise
         found = os.fstat(fd)
-        node = self._nodes.adopt(parent, name, cipher.lower, cipher.full, found)
+        node = self._nodes.adopt_new(parent, name, cipher.lower, cipher.full, found)
         node.directory = made
         node.object_id = made.directory_id
         self._nodes.keep_directory(node, fd)
@@ -238,7 +238,7 @@ class Tree:
                 lower.unlink_if_there(dir_fd, temporary)
                 raise
         found = os.stat(cipher.lower, dir_fd=dir_fd, follow_symlinks=False)
-        return self._nodes.adopt(parent, name, cipher.lower, cipher.full, found), found
+        return self._nodes.adopt_new(parent, name, cipher.lower, cipher.full, found), found
 
     # Removing
 

@@ -112,15 +112,19 @@ class Xattrs:
         if content is not None and content.keyed:
             if content.position < 0:
                 content.write_first_header()
+            if not node.placed:
+                self._state.opener.check_place(node, content.place, content.slot.file_id)
             return content.slot.file_id
         fd = self._state.nodes.open(node, OPEN_READ)
         try:
-            file_id = parse_header_area(os.pread(fd, HEADER_SIZE, 0)).file_id
+            area = parse_header_area(os.pread(fd, HEADER_SIZE, 0))
         finally:
             os.close(fd)
-        if file_id is None:
+        if area.file_id is None:
             raise OSError(errno.EOPNOTSUPP, "the file has no header yet: write to it first")
-        return file_id
+        # Or the attributes of a file that modes protect could be read where its ciphertext was moved to.
+        self._state.opener.check_place(node, area.place_raw, area.file_id)
+        return area.file_id
 
     def _lower_name(self, object_id: bytes, name: bytes) -> bytes:
         try:
