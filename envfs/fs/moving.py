@@ -8,12 +8,13 @@ empty one at the old name.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat as stat_module
 from typing import NamedTuple
 
-from envfs.errors import IntegrityError
+from envfs.errors import EnvfsError, IntegrityError
 from envfs.format.geometry import HEADER_SIZE
 from envfs.format.header import peek_file_id
 from envfs.format.names import CipherName
@@ -96,8 +97,8 @@ class Mover:
                 state.nodes.pin(target.node, dir_fd, cipher.lower)
             if stat_module.S_ISLNK(target.found.st_mode):
                 target_link_file = self._symlinks.link_file(dir_fd, cipher.lower, target.found.st_size)
-        if replaces_directory:
-            self._replace_directory(source, parent, dir_fd, cipher)
+        if replaces_directory and target is not None:
+            self._replace_directory(source, target)
         else:
             os.rename(source.cipher.lower, cipher.lower, src_dir_fd=source.dir_fd, dst_dir_fd=dir_fd)
         if target is not None and target.node is not None:
@@ -129,11 +130,16 @@ class Mover:
             os.close(fd)
         return True
 
-    def _replace_directory(self, source: _Entry, parent: Node, dir_fd: int, cipher: CipherName) -> None:
-        fd = self._tree.open_directory(parent, dir_fd, cipher.lower)
+    def _replace_directory(self, source: _Entry, target: _Entry) -> None:
+        """The empty directory stands at the old name for a moment, where it must not seem to be moved by a stranger."""
+        fd = self._tree.open_directory(target.parent, target.dir_fd, target.cipher.lower)
         try:
-            lower.rename(source.dir_fd, source.cipher.lower, dir_fd, cipher.lower, lower.RENAME_EXCHANGE)
-            self._tree.discard_directory(source.dir_fd, source.cipher.lower, fd)
+            if target.node is not None:
+                with contextlib.suppress(EnvfsError, OSError):  # one that is damaged may be replaced all the same
+                    self._state.directories.move(target.node, source.where)
+            names = source.cipher.lower, target.cipher.lower
+            lower.rename(source.dir_fd, names[0], target.dir_fd, names[1], lower.RENAME_EXCHANGE)
+            self._tree.discard_directory(source.dir_fd, names[0], fd)
         finally:
             os.close(fd)
 

@@ -283,3 +283,22 @@ def test_another_volumes_directory_is_shut(two: Session, lab: Lab, tmp_path: Pat
     fs = lab.mount()
     shut(fs, b"one")
     others_are_fine(fs, b"one")
+
+
+@pytest.mark.parametrize("how", ["remove", "replace"])
+def test_a_damaged_directory_without_entries_can_be_disposed_of(lab: Lab, how: str) -> None:
+    fs = lab.mount()
+    fs.mkdir(b"bad")
+    fs.mkdir(b"good")
+    fs.write(b"good/file", b"1")
+    path = fs.lower(b"bad") / "envfs.dir"
+    lab.unmount()
+    flip(path, 140)
+    fs = lab.mount()
+    shut(fs, b"bad")
+    if how == "remove":
+        fs.rmdir(b"bad")
+        assert fs.names() == [b"good"]
+    else:
+        fs.rename(b"good", b"bad")
+        assert lab.mount().read(b"bad/file") == b"1"
