@@ -202,8 +202,7 @@ class Mover:
         content = entry.node.content if entry.node is not None else None
         place_key = self._state.keys.place
         if content is not None and content.keyed and content.writable and content.position < 0:
-            file_id = content.slot.file_id
-            content.write_place(self._moved_place(entry, content.place, file_id, new))
+            content.write_place(self._moved_place(entry, content.place, content.slot.file_id, new))
             return
         root_fd = self._state.nodes.root.directory_fd
         fd = open_writable(root_fd, entry.parent.lower_path(), entry.dir_fd, entry.cipher.lower)
