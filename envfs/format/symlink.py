@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from typing import Final
 
 from envfs.crypto.b64 import decode_bytes, encode_bytes
@@ -20,6 +21,7 @@ TEXT_MAX: Final = 4095
 
 _TAGS_END: Final = ID_SIZE + 2 * TAG_SIZE
 _NO_TAG: Final = bytes(TAG_SIZE)
+_LINK_FILE: Final = re.compile(re.escape(LINK_FILE_PREFIX) + rb"[0-9a-f]{32}")
 
 
 class SymlinkCipher:
@@ -101,6 +103,11 @@ def link_file_for(link_id: bytes) -> bytes:
     """The name of the file that holds the payload of a symlink with a long target; also the lower symlink's target."""
     check_id(link_id, "link id")
     return LINK_FILE_PREFIX + link_id.hex().encode("ascii")
+
+
+def is_link_file(text: bytes) -> bool:
+    """Whether the text of a lower symlink is the name of a link file: exactly that, and so no path to anywhere else."""
+    return _LINK_FILE.fullmatch(text) is not None
 
 
 def parse_link_file(name: bytes, content: bytes) -> bytes:

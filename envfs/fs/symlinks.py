@@ -11,6 +11,7 @@ from envfs.format.place import ANYWHERE, Where
 from envfs.format.symlink import (
     PAYLOAD_OVERHEAD,
     SymlinkCipher,
+    is_link_file,
     link_file_for,
     parse_link_file,
     parse_text,
@@ -48,7 +49,7 @@ class Symlinks:
     def _payload(self, dir_fd: int, lower_name: bytes) -> tuple[bytes, bytes]:
         """(payload, text) of a lower symlink."""
         text = os.fsencode(os.readlink(lower_name, dir_fd=dir_fd))
-        if text.startswith(LINK_FILE_PREFIX) and len(text) == _LINK_FILE_NAME_LENGTH:
+        if is_link_file(text):
             try:
                 return parse_link_file(text, lower.read_small_file(dir_fd, text, _LARGEST_LINK_FILE)), text
             except FileNotFoundError:
@@ -63,7 +64,9 @@ class Symlinks:
         """st_size of the symlink, from the length of its text."""
         if text_length != _LINK_FILE_NAME_LENGTH:
             return plain_length(text_length)
-        text = os.readlink(lower_name, dir_fd=dir_fd)
+        text = os.fsencode(os.readlink(lower_name, dir_fd=dir_fd))
+        if not is_link_file(text):
+            return plain_length(text_length)
         try:
             return max(0, os.stat(text, dir_fd=dir_fd, follow_symlinks=False).st_size - PAYLOAD_OVERHEAD)
         except FileNotFoundError:
@@ -74,7 +77,7 @@ class Symlinks:
         if text_length != _LINK_FILE_NAME_LENGTH:
             return None
         text = os.fsencode(os.readlink(lower_name, dir_fd=dir_fd))
-        return text if text.startswith(LINK_FILE_PREFIX) else None
+        return text if is_link_file(text) else None
 
     def retag(
         self, dir_fd: int, lower_name: bytes, old: Where, new: Where, new_dir_fd: int
@@ -89,7 +92,7 @@ class Symlinks:
         if self._is_anywhere(payload):
             return None, None
         payload = self._cipher.retag(payload, new, old)
-        if text.startswith(LINK_FILE_PREFIX):
+        if is_link_file(text):
             self._store(new_dir_fd, payload)
             if new_dir_fd != dir_fd:
                 self._store(dir_fd, payload)

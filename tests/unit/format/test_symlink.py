@@ -6,6 +6,7 @@ from envfs.errors import FormatError, IntegrityError, Truncated
 from envfs.format.place import ANYWHERE, PlaceKey, Where
 from envfs.format.symlink import (
     SymlinkCipher,
+    is_link_file,
     link_file_for,
     parse_link_file,
     parse_text,
@@ -94,3 +95,19 @@ def test_a_link_id_of_another_size_is_refused() -> None:
         CIPHER.seal(b"short", b"target", HERE)
     with pytest.raises(FormatError):
         link_file_for(b"short")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"envfs.link." + b"0" * 31,
+        b"envfs.link." + b"0" * 33,
+        b"envfs.link." + b"A" * 32,
+        b"envfs.link.x/../" + b"/" * 16 + b"etc/shadow"[:11],
+        b"envfs.link./../../../../../../../etc/passwd",
+        b"envfs.link." + b"0" * 32 + b"\n",
+    ],
+)
+def test_only_the_exact_name_of_a_link_file_is_one(text: bytes) -> None:
+    assert not is_link_file(text)
+    assert is_link_file(link_file_for(bytes(range(16))))
