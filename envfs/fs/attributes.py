@@ -62,9 +62,11 @@ def close_handle(state: VolumeState, node: Node, content: Content) -> None:
         if content.writable and content.keyed:
             content.record_length()
     finally:
-        node.content = None
-        state.nodes.pin_open(node, content.fd)
-        content.close()
+        node.content, node.size = None, content.size
+        try:
+            state.nodes.pin_open(node, content.fd)
+        finally:
+            content.close()
 
 
 def _open_path(state: VolumeState, node: Node) -> int:

@@ -28,6 +28,7 @@ from envfs.fs.undo import Undo
 
 if TYPE_CHECKING:
     from envfs.fs.nodes import Node
+    from envfs.kms.model import Principal, RequestFacts
 
 # Random 96-bit nonces: 2^32 blocks under one key keep the collision chance below 2^-32 (NIST SP 800-38D section 8.3).
 MOST_SEALED = 1 << 32
@@ -62,6 +63,7 @@ class Content:
         "old_fds",
         "place",
         "position",
+        "readers",
         "sealed",
         "size",
         "slot",
@@ -98,6 +100,7 @@ class Content:
         self.position = position
         self.header_key = header_key
         self.keyed = keyed  # False: the file has no header and was opened for reading
+        self.readers: dict[int, tuple[Principal, RequestFacts]] = {}  # by uid; who has it open without a key
         self.codec = codec
         self.size = size
         self.place = place
@@ -393,6 +396,12 @@ class Content:
         bound = self.size if synced is None else max(self.slot.length_bound, min(synced, self.size))
         if self.slot.length_bound != bound or self.slot.sealed_blocks != self.sealed:
             self.write_slot(length_bound=bound)
+
+    def take_key(self, fresh: Content) -> None:
+        """The keys of a content that was made for the same file, now that somebody writes it."""
+        self.slot, self.header_key, self.codec, self.place = fresh.slot, fresh.header_key, fresh.codec, fresh.place
+        self.keyed = True
+        self.readers.clear()
 
     def make_writable(self, fd: int) -> None:
         """Go on with a descriptor that may write. The old one stays open: a thread may be reading through it."""

@@ -57,6 +57,7 @@ class Node:
         "parent",
         "pin",
         "placed",
+        "size",
     )
 
     def __init__(self, node_id: int, found: os.stat_result) -> None:
@@ -76,6 +77,7 @@ class Node:
         self.placed = False  # whether an open file was found to belong there, by its place
         self.pin = -1
         self.object_id: bytes | None = None  # file id, once a header was read: tells a file that was exchanged
+        self.size: int | None = None  # of a regular file that is not open: what the kernel takes it to be
         self.content: Content | None = None
         self.directory: Directory | None = None
         self.directory_fd = -1

@@ -6,13 +6,15 @@ else. The plaintext DEK lives for the length of these functions; the content kee
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import secrets
 import stat as stat_module
 from typing import TYPE_CHECKING, Protocol
 
 from envfs.crypto.secret import Secret
-from envfs.errors import IntegrityError
+from envfs.errors import AccessDenied, IntegrityError, InvalidCiphertext, KmsError
 from envfs.format.block import BlockCodec
 from envfs.format.context import decode_labels, encode_context
 from envfs.format.geometry import HEADER_SIZE, Geometry
@@ -25,6 +27,7 @@ from envfs.format.header import (
     header_key,
     parse_header_area,
     verify_slot,
+    volume_context,
 )
 from envfs.format.place import ANYWHERE, Kind, PlaceKey, Where
 from envfs.format.volume import VolumeFile
@@ -40,7 +43,10 @@ if TYPE_CHECKING:
     from envfs.access.resolver import Resolver
     from envfs.kms.engine import Engine
 
+log = logging.getLogger("envfs.fs")
+
 SERVICE = "envfs"
+_READ_ACTION = "kms:Decrypt"
 _WRITE_ACTIONS = ("kms:GenerateDataKey",)
 
 
@@ -91,17 +97,22 @@ class Opener:
         content = node.content
         if content is None:
             return self._open_lower(node, principal, facts, write=write)
-        if not content.keyed:
-            if write:
-                self._give_key(node, content, principal, facts)
-        else:
+        fresh = None
+        if content.keyed:
             if not node.placed:
                 self.check_place(node, content.place, content.slot.file_id)
             self._decrypt(principal, content.slot, facts).wipe()
+        elif write:
+            fresh = self._key_for(node, content, principal, facts)
+        else:
+            self._admit_reader(node, content, principal, facts)
         if write and not content.writable:
             content.make_writable(
                 self._open_for_writing(node) if node.pin < 0 and node.located else _reopen(content.fd)
             )
+        if fresh is not None:
+            content.take_key(fresh)
+            node.object_id, node.placed = fresh.slot.file_id, True
         return content
 
     def _open_lower(self, node: Node, principal: Principal, facts: RequestFacts, *, write: bool) -> Content:
@@ -141,8 +152,14 @@ class Opener:
         if found.st_size > HEADER_SIZE:
             raise IntegrityError(f"{node.path()} has blocks but no header")
         if write:
-            return self._new_content(node, fd, principal, facts, found)
-        return self._keyless_content(node, fd)
+            content = self._new_content(node, fd, principal, facts, found)
+            self._check_unchanged(node, None, 0)
+            node.object_id, node.placed = content.slot.file_id, True
+            return content
+        content = self._keyless_content(node, fd)
+        self._admit_reader(node, content, principal, facts)
+        self._check_unchanged(node, None, 0)
+        return content
 
     def _keyless_content(self, node: Node, fd: int) -> Content:
         slot = Slot(
@@ -173,11 +190,32 @@ class Opener:
             place=b"",
         )
 
-    def _give_key(self, node: Node, content: Content, principal: Principal, facts: RequestFacts) -> None:
-        """A writer comes to a file without header that a reader has open: the shared content gets its keys."""
+    def _admit_reader(self, node: Node, content: Content, principal: Principal, facts: RequestFacts) -> None:
+        """Whether somebody may have a file open that has no DEK yet: as if it had one of its directory's key.
+
+        He will read what others write into it, through this handle or out of the page cache. Raises AccessDenied.
+        """
+        parent = self._parent(node)
+        context = self._directories.effective_labels(parent) | volume_context(self._volume.volume_id)
+        key_arn = self._directories.effective_key(parent)
+        decision = self._engine.explain(principal, _READ_ACTION, key_arn, context, facts)
+        if not decision.allowed:
+            raise AccessDenied(f"{principal.arn} may not read what will be written to {node.path()}: {decision.text}")
+        content.readers[principal.uid] = principal, facts
+
+    def _key_for(self, node: Node, content: Content, principal: Principal, facts: RequestFacts) -> Content:
+        """A writer comes to a file without header that readers have open: the keys that their content gets.
+
+        Each of them must be allowed to read under the key that it is in the end, or the writer has to wait.
+        """
         fresh = self._new_content(node, content.fd, principal, facts, os.fstat(content.fd))
-        content.slot, content.header_key, content.codec = fresh.slot, fresh.header_key, fresh.codec
-        content.place, content.keyed = fresh.place, True
+        for reader, his_facts in content.readers.values():
+            try:
+                self._decrypt(reader, fresh.slot, his_facts).wipe()
+            except KmsError as error:
+                log.warning("%s is open for a reader who may not see it: %s", node.path(), error)
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY)) from None
+        return fresh
 
     def _open_with_header(
         self,
@@ -202,6 +240,7 @@ class Opener:
         size = self.geometry.plain_size(found.st_size)
         if size < slot.length_bound:
             raise IntegrityError(f"{node.path()} was cut: {size} bytes are left of at least {slot.length_bound}")
+        self._check_unchanged(node, slot.file_id, size)
         node.object_id = slot.file_id
         return Content(
             node,
@@ -218,6 +257,16 @@ class Opener:
             place=area.place_raw,
         )
 
+    def _check_unchanged(self, node: Node, file_id: bytes | None, size: int) -> None:
+        """What the kernel holds of the file, its size and pages, must be of what is there now.
+
+        Otherwise somebody has put another state in its place: OSError(ESTALE) makes the kernel look it up again.
+        """
+        if node.object_id in {None, file_id} and node.size in {None, size}:
+            return
+        self._nodes.retire(node)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
     def check_place(self, node: Node, place: bytes, file_id: bytes) -> None:
         """Also for a file that has lost its name: it belongs where it had it."""
         if not self._place_key.check(place, Kind.FILE, file_id, self._directories.where(node)):
@@ -229,11 +278,16 @@ class Opener:
     ) -> tuple[ParsedSlot, bytes, Secret]:
         """The newest slot whose MAC is right under the DEK in it, with its header key and that DEK."""
         for parsed in area.slots:
-            dek = self._decrypt(principal, parsed.slot, facts)
+            try:
+                dek = self._decrypt(principal, parsed.slot, facts)
+            except InvalidCiphertext:
+                log.warning("header slot %d of %s is damaged", parsed.position, node.path())
+                continue
             slot_key = header_key(dek, parsed.slot.file_id)
             if verify_slot(parsed.raw, slot_key):
                 return parsed, slot_key, dek
             dek.wipe()
+            log.warning("header slot %d of %s is damaged", parsed.position, node.path())
         raise IntegrityError(f"no header slot of {node.path()} is authentic")
 
     def _decrypt(self, principal: Principal, slot: Slot, facts: RequestFacts) -> Secret:
@@ -299,13 +353,14 @@ class Opener:
     def _new_content(
         self, node: Node, fd: int, principal: Principal, facts: RequestFacts, found: os.stat_result
     ) -> Content:
-        parent = node.parent
-        if parent is None:
-            raise IntegrityError(f"{node.path()} has no name any more and no header")
         where = self._directories.where(node) if found.st_nlink == 1 else ANYWHERE
-        prepared = self.prepare(parent, where, principal, facts)
-        node.object_id = prepared.slot.file_id
-        return self.content_of(node, prepared, fd)
+        return self.content_of(node, self.prepare(self._parent(node), where, principal, facts), fd)
+
+    @staticmethod
+    def _parent(node: Node) -> Node:
+        if node.parent is None:
+            raise IntegrityError(f"{node.path()} has no name any more and no header")
+        return node.parent
 
 
 class Prepared:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from envfs.format.names import CipherName
 from envfs.fs import lower
+from envfs.fs.attributes import close_handle
 from envfs.fs.content import Content
 from envfs.fs.names_on_disk import has_entries, remove_name_file, remove_own_files, write_name_file
 from envfs.fs.nodes import Node
@@ -81,7 +82,12 @@ class Tree:
         """st_size as users see it."""
         if node.is_regular:
             content = node.content
-            return content.size if content is not None else self._state.opener.geometry.plain_size(found.st_size)
+            if content is not None:
+                return content.size
+            size = self._state.opener.geometry.plain_size(found.st_size)
+            if node.size is None:
+                node.size = size
+            return size
         if node.is_symlink and node.parent is not None and node.located:
             dir_fd = self._nodes.directory_fd(node.parent)
             return self._symlinks.target_size(dir_fd, node.lower_name, found.st_size)
@@ -203,11 +209,12 @@ class Tree:
         """A FIFO, socket or device; a regular file is created and closed again."""
         if stat_module.S_ISREG(mode):
             node, _, content = self.create(parent_id, name, mode, caller)
-            node.content = None
-            content.record_length()
-            found = os.fstat(content.fd)
-            content.close()
-            return node, found
+            content.handles += 1
+            try:
+                content.record_length()
+                return node, os.fstat(content.fd)
+            finally:
+                close_handle(self._state, node, content)
         parent = self.node(parent_id)
         cipher = self.cipher_name(parent, name)
         dir_fd = self._nodes.directory_fd(parent)
