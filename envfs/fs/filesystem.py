@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 from collections.abc import Callable
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from envfs.kms.engine import Engine
 
 __all__ = ["Filesystem", "FsOptions", "Handle"]
+
+
+log = logging.getLogger("envfs.fs")
 
 
 class Handle:
@@ -124,7 +128,10 @@ class Filesystem:
     def close(self) -> None:
         """Close every handle, writing what headers promise, and every descriptor."""
         for number in list(self.handles):
-            self.release(number)
+            try:
+                self.release(number)
+            except OSError:
+                log.exception("a header could not be written")  # of one file; the others are to be closed all the same
         self._undo.close()
         self.state.unsynced.close()
         self.state.nodes.close()

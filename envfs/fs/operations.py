@@ -19,8 +19,7 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
 from envfs.errors import EnvfsError, FormatError, IntegrityError
-from envfs.fs.attributes import Change, change_attributes
-from envfs.fs.content import Content
+from envfs.fs.attributes import Change, change_attributes, close_handle
 from envfs.fs.errno_table import errno_of
 from envfs.fs.filesystem import Filesystem
 from envfs.fs.nodes import Node
@@ -266,7 +265,7 @@ class Operations(pyfuse3.Operations):
         try:
             return cast("bytes", content.read(off, size, self._nowait))
         except BlockingIOError:
-            return await self._read_in_thread(content, off, size)
+            return await self._read_in_thread(fh, off, size)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP and self._nowait:
                 self._nowait = 0  # this lower filesystem cannot say whether it would wait
@@ -275,11 +274,13 @@ class Operations(pyfuse3.Operations):
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise self._damaged(error, fh) from None
 
-    async def _read_in_thread(self, content: Content, off: int, size: int) -> bytes:
+    async def _read_in_thread(self, fh: int, off: int, size: int) -> bytes:
         """Wait for the lower filesystem beside other requests.
 
         A write in between may have torn what was read: then it is read again, here.
         """
+        handle = self.filesystem.handles[fh]
+        content = handle.content
         content.handles += 1
         writes = content.writes
         give_way()
@@ -293,7 +294,7 @@ class Operations(pyfuse3.Operations):
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise _failed(error, "read") from None
         finally:
-            content.handles -= 1
+            close_handle(self.filesystem.state, handle.node, content)
 
     def _damaged(self, error: Exception, fh: int) -> FUSEError:
         return _failed(error, f"read of {self.filesystem.handles[fh].node.path()}")
