@@ -54,9 +54,11 @@ class Content:
     __slots__ = (
         "buffers",
         "codec",
+        "cuts",
         "fd",
         "geometry",
         "handles",
+        "has_older_slot",
         "header_key",
         "keyed",
         "node",
@@ -107,6 +109,8 @@ class Content:
         self.sealed = slot.sealed_blocks
         self.handles = 0
         self.writes = 0
+        self.cuts = 0  # how often it was made shorter
+        self.has_older_slot = False  # whether the slot that is not in force promises something else
 
     # Reading
 
@@ -294,6 +298,7 @@ class Content:
         if self.slot.length_bound > size:
             self.write_slot(length_bound=size)
         self.writes += 1
+        self.cuts += 1
         index, rest = divmod(size, self.geometry.block_size)
         if rest:
             old = self._existing(index, index + 1)
@@ -364,14 +369,32 @@ class Content:
             hole_end=end,
         )
 
-    def write_slot(self, *, length_bound: int, holes: tuple[int, int] | None = None) -> None:
-        """Write a header to the slot that is not in force; from then on it is. The file's times stay."""
-        slot = self._next_slot(self.slot.sequence + 1, length_bound, holes)
-        position = 1 - self.position
+    def write_slot(self, *, length_bound: int, holes: tuple[int, int] | None = None, both: bool = False) -> None:
+        """Write a header to the slot that is not in force; from then on it is. The file's times stay.
+
+        `both`: then to the other one, too, so that no older header can be put in force by damaging the newer.
+        """
         before = os.fstat(self.fd)
-        write_all(self.fd, slot.seal(self.header_key), PLACE_SIZE + SLOT_SIZE * position)
-        os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-        self.slot, self.position = slot, position
+        for _ in range(2 if both else 1):
+            slot = self._next_slot(self.slot.sequence + 1, length_bound, holes)
+            position = 1 - self.position
+            write_all(self.fd, slot.seal(self.header_key), PLACE_SIZE + SLOT_SIZE * position)
+            self.slot, self.position = slot, position
+        self.has_older_slot = not both
+        self._keep_times(before)
+
+    def _keep_times(self, before: os.stat_result) -> None:
+        with contextlib.suppress(PermissionError):  # an ordinary user who writes somebody else's file
+            os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def prepare_sync(self) -> None:
+        """Before a sync: let both slots be on disk. Then one is left when the disk tears a later write of them."""
+        if not (self.writable and self.keyed):
+            return
+        if self.position < 0:
+            self.write_first_header()
+        if self.slot.sequence == 1:
+            self.write_slot(length_bound=self.slot.length_bound)
 
     def write_place(self, place: bytes) -> None:
         """Record a new place (before a rename or link)."""
@@ -381,12 +404,12 @@ class Content:
             return
         before = os.fstat(self.fd)
         write_all(self.fd, place, 0)
-        os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self._keep_times(before)
 
     def record_length(self, synced: int | None = None) -> None:
         """Raise the length bound to the size and record the sealed blocks; only after the content was written.
 
-        `synced`: the size when a sync began, which says nothing of what came after.
+        `synced`: the size when a sync began, which says nothing of what came after; 0 if the file was cut since.
         """
         if not self.writable:
             return
@@ -394,8 +417,8 @@ class Content:
             self.write_first_header()
             return
         bound = self.size if synced is None else max(self.slot.length_bound, min(synced, self.size))
-        if self.slot.length_bound != bound or self.slot.sealed_blocks != self.sealed:
-            self.write_slot(length_bound=bound)
+        if self.has_older_slot or self.slot.length_bound != bound or self.slot.sealed_blocks != self.sealed:
+            self.write_slot(length_bound=bound, both=True)
 
     def take_key(self, fresh: Content) -> None:
         """The keys of a content that was made for the same file, now that somebody writes it."""

@@ -318,15 +318,14 @@ class Operations(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         content = self.filesystem.handles[fh].content
         try:
-            if content.writable and content.keyed and content.position < 0:
-                content.write_first_header()
-            fd, synced = os.dup(content.fd), content.size
+            content.prepare_sync()
+            fd, synced, cuts = os.dup(content.fd), content.size, content.cuts
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise _failed(error, "fsync") from None
         await self._sync("fsync", fd, os.fdatasync if datasync else os.fsync)
         try:
             # Only now is the content there that a raised bound promises; what was appended meanwhile is not.
-            content.record_length(synced)
+            content.record_length(synced if content.cuts == cuts else 0)
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise _failed(error, "fsync") from None
 
