@@ -22,7 +22,7 @@ from envfs.format.block import BlockCodec
 from envfs.format.geometry import HEADER_SIZE, OVERHEAD, Geometry
 from envfs.format.header import SLOT_SIZE, Slot
 from envfs.format.place import PLACE_SIZE
-from envfs.format.undo import TAIL_SIZE, UndoHead
+from envfs.format.undo import PATH_MAX, TAIL_SIZE, UndoHead
 from envfs.fs.lower import write_all
 from envfs.fs.undo import Undo
 
@@ -243,10 +243,11 @@ class Content:
     def _record_undo(self, first: int, view: memoryview, old: bytes, new_size: int, *, cuts: bool) -> None:
         """Before blocks are written; without old ones, what a kill leaves of the new ones is cut off again.
 
-        A file whose name we do not know could not be found again: no record, and no older one either.
+        A file whose name we do not know, or whose path is longer than a record may say, could not be found again: no
+        record, and no older one either.
         """
         path = self.node.lower_path()
-        if not path:
+        if not 0 < len(path) <= PATH_MAX:
             self.undo.clear()
             return
         offset = self.geometry.block_offset(first)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from envfs.crypto.mac import Mac
-from envfs.errors import EnvfsError
+from envfs.errors import EnvfsError, FormatError
 from envfs.format.geometry import HEADER_SIZE
 from envfs.format.header import peek_file_id
 from envfs.format.names import RESERVED_PREFIX
@@ -49,12 +49,13 @@ class Undo:
         self._root_fd = root_fd
         self._key = key
         self._fd = -1
+        self._is_refused = False
         self.boot_id = boot_id()
 
     def begin(self, head: UndoHead, old: bytes) -> None:
         """To be called right before the write. Raises OSError if the record cannot be kept: then do not write."""
-        if self._fd < 0:
-            self._open()
+        if self._fd < 0 and not self._open():
+            return
         parts = [old, head.serialise(self._key)]
         written = os.pwritev(self._fd, parts, HEAD_OFFSET - len(old))
         if written < len(old) + len(parts[1]):
@@ -65,11 +66,23 @@ class Undo:
         if self._fd >= 0:
             os.pwrite(self._fd, bytes(len(MAGIC)), HEAD_OFFSET)
 
-    def _open(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._fd = os.open(UNDO_FILE, flags, 0o600, dir_fd=self._root_fd)
+    def _open(self) -> bool:
+        """Whether there is a record at all: an ordinary user may have forbidden himself to write in the root."""
+        if self._is_refused:
+            return False
+        # A new file, or what a stranger has put there would be written to: a link to some file of root's, say.
+        with contextlib.suppress(PermissionError):
+            lower.unlink_if_there(self._root_fd, UNDO_FILE)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            self._fd = os.open(UNDO_FILE, flags, 0o600, dir_fd=self._root_fd)
+        except PermissionError:
+            self._is_refused = True
+            log.warning("no undo record: the root directory is not writable; a kill may tear what is being overwritten")
+            return False
         with contextlib.suppress(OSError):  # not every lower filesystem can; then the space is taken when needed
             os.posix_fallocate(self._fd, HEAD_OFFSET - _RESERVED_BEFORE, _RESERVED_BEFORE + _RESERVED_AFTER)
+        return True
 
     def close(self) -> None:
         """At the end of a mount: every write has come to its end."""
@@ -86,13 +99,15 @@ def recover(root_fd: int, key: Mac) -> None:
     except FileNotFoundError:
         return
     try:
+        if not stat_module.S_ISREG(os.fstat(record_fd).st_mode):
+            raise FormatError("something else stands where the undo record should")
         head = UndoHead.parse(os.pread(record_fd, HEAD_MAX, HEAD_OFFSET), key)
         old = os.pread(record_fd, head.old_length, HEAD_OFFSET - head.old_length)
         if head.boot_id == boot_id() and len(old) == head.old_length:
             _put_back(root_fd, head, old)
     except EnvfsError:
         log.info("the undo record is empty or was never completed: nothing to put back")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         log.info("the file of the undo record is gone: nothing to put back")
     finally:
         os.close(record_fd)
@@ -109,7 +124,7 @@ def _put_back(root_fd: int, head: UndoHead, old: bytes) -> None:
         fd = open_writable(root_fd, b"/".join(directories), fd, name)
         stack.callback(os.close, fd)
         found = os.fstat(fd)
-        if not _is_the_file(fd, found, head) or not _was_cut_off(fd, found.st_size, head, old):
+        if not _is_the_file(fd, found, head) or not _was_cut_off(fd, found.st_size, head):
             return
         lower.write_all(fd, old, head.offset)
         os.ftruncate(fd, head.old_size)
@@ -125,13 +140,11 @@ def _is_the_file(fd: int, found: os.stat_result, head: UndoHead) -> bool:
     return peek_file_id(os.pread(fd, HEADER_SIZE, 0)) == head.file_id
 
 
-def _was_cut_off(fd: int, size: int, head: UndoHead, old: bytes) -> bool:
+def _was_cut_off(fd: int, size: int, head: UndoHead) -> bool:
     """Whether the operation began and did not end."""
+    # A write goes from front to back. One that has not begun is none the worse for being taken back.
     ended = os.pread(fd, TAIL_SIZE, head.end - TAIL_SIZE) == head.tail
     if ended and (size == head.new_size or not head.cuts):
         return False
-    if not old:
-        return size > head.old_size
-    # A write goes from front to back: it has not come to the end of the old bytes, or it went on behind them.
-    old_end = head.offset + len(old)
-    return size > head.old_size or os.pread(fd, TAIL_SIZE, old_end - TAIL_SIZE) == old[-TAIL_SIZE:]
+    # Smaller than ever: somebody else has cut it, and the length bound is to say so.
+    return size >= min(head.old_size, head.new_size)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from envfs.format.undo import HEAD_OFFSET
+from envfs.format.undo import HEAD_OFFSET, PATH_MAX
 from envfs.fs.undo import UNDO_FILE
 
 if TYPE_CHECKING:
@@ -84,6 +84,77 @@ def test_what_was_there_is_there_again(lab: Lab, operation: str, pages: int) -> 
     after = lower.stat()
     assert after.st_size == before.st_size
     assert not (lab.lower / os.fsdecode(UNDO_FILE)).exists()
+
+
+def test_a_write_may_end_within_its_last_bytes(lab: Lab) -> None:
+    """A page's edge within a block's tag: neither the old tag stands there nor the new one."""
+    old = random.Random(2).randbytes(2 * B)
+    lab.mount().write(b"f", old)
+    lab.unmount()
+    child = os.fork()
+    if child == 0:
+        lab.session = None
+        lab.reopen_engine()
+        with lab.mount().opened(b"f", write=True) as content:
+            whole = os.pwrite
+
+            def torn(fd: int, data: bytes, offset: int) -> int:
+                if fd != content.fd or offset < 1024:
+                    return whole(fd, data, offset)
+                whole(fd, bytes(data)[:-8], offset)
+                os._exit(9)
+
+            os.pwrite = torn  # type: ignore[assignment]
+            content.write(0, b"n" * (2 * B))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert lab.mount().read(b"f") == old
+
+
+@pytest.mark.parametrize("less", [1, 15, 16, 100])
+def test_a_shrink_may_end_before_the_file_is_cut(lab: Lab, less: int) -> None:
+    """The shorter last block stands over the old one, whose tag it may have overwritten in part."""
+    old = random.Random(3).randbytes(B + 1000)
+    lab.mount().write(b"f", old)
+    lab.unmount()
+    child = os.fork()
+    if child == 0:
+        lab.session = None
+        lab.reopen_engine()
+        with lab.mount().opened(b"f", write=True) as content:
+            os.ftruncate = lambda fd, size: os._exit(9)
+            content.truncate(content.size - less)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert lab.mount().read(b"f") == old
+
+
+def test_a_file_that_lies_too_deep_for_a_record_is_written_all_the_same(lab: Lab) -> None:
+    session = lab.mount()
+    path = b"/".join([b"d" * 170] * 270)
+    for depth in range(170, len(path) + 1, 171):
+        session.mkdir(path[:depth])
+    assert len(session.node(path).lower_path()) > PATH_MAX
+    session.write(path + b"/f", b"o" * B)
+    session.write(path + b"/f", b"n" * 10)
+    assert session.read(path + b"/f") == b"n" * 10 + b"o" * (B - 10)
+
+
+def test_the_record_is_never_written_into_a_file_of_somebody_else(lab: Lab) -> None:
+    """The name is known before the file is there, and whoever writes the lower directory may take it."""
+    session = lab.mount()
+    victim = lab.lower.parent / "victim"
+    victim.write_bytes(b"v" * 100)
+    os.link(victim, record(lab))
+    session.write(b"f", b"o" * B)
+    session.write(b"f", b"n" * B)
+    assert victim.read_bytes() == b"v" * 100
+
+
+def test_something_else_in_the_place_of_the_record_does_not_keep_a_volume_from_being_mounted(lab: Lab) -> None:
+    lab.mount().write(b"f", b"1")
+    lab.unmount()
+    os.mkfifo(record(lab))
+    assert lab.mount().read(b"f") == b"1"
+    assert not record(lab).exists()
 
 
 def record(lab: Lab) -> Path:
