@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,7 @@ from envfs.kms.model import RequestFacts
 from tests.unit.kms.kit import ALICE, BOB, CONTEXT, OWNER, THROUGH_MOUNT, audit_records, open_kms, users_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from envfs.kms.engine import Engine
@@ -303,27 +304,33 @@ def test_records_after_the_last_anchor_survive_a_kill(home: Path, engine: Engine
     assert verify(home).is_intact
 
 
-@pytest.fixture
-def small_files() -> object:
-    """No file may grow beyond 8 KiB; writing on gives EFBIG, as a full disk gives ENOSPC."""
+@contextmanager
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 8 KiB; writing on gives EFBIG, as a full disk gives ENOSPC.
+
+    Only around what is tested: what pytest itself writes may go to a file, too.
+    """
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limit[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    signal.signal(signal.SIGXFSZ, previous)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, previous)
 
 
 def test_when_the_disk_is_full_there_is_no_key_and_no_half_record(
-    home: Path, engine: Engine, data_key: DataKey, small_files: Callable[[], None]
+    home: Path, engine: Engine, data_key: DataKey
 ) -> None:
-    small_files()
     results = []
-    for _ in range(20):
-        try:
-            engine.decrypt(ALICE, data_key.blob, CONTEXT)
-            results.append("a key")
-        except Internal as error:
-            results.append(error.message)
+    with small_files():
+        for _ in range(20):
+            try:
+                engine.decrypt(ALICE, data_key.blob, CONTEXT)
+                results.append("a key")
+            except Internal as error:
+                results.append(error.message)
     given = results.count("a key")
     assert 0 < given < 20
     assert set(results[given:]) == {results[-1]}
