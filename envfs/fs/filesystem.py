@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
@@ -207,6 +208,8 @@ class Filesystem:
 
     def set_directory_key(self, node_id: int, key_arn: str) -> None:
         """New files below the directory get the CMK `key_arn`. Existing files keep theirs."""
+        if self.state.options.read_only:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         self.state.directories.set_key(self._directory(node_id), key_arn)
 
     def owner(self, node_id: int) -> int:

@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import Concatenate, NoReturn, ParamSpec, TypeVar, cast
 
 import pyfuse3
 import trio
@@ -33,6 +33,11 @@ R = TypeVar("R")
 _CAPABILITY = b"security.capability"
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 # From so many bytes on, a read that might wait for a disk is asked for with RWF_NOWAIT first.
+# What a read-only mount refuses: root may take the flag away from the kernel's side of it (mount -o remount,rw).
+_CHANGES = (
+    *("create", "mknod", "mkdir", "symlink", "link", "unlink", "rmdir", "rename"),
+    *("setattr", "write", "setxattr", "removexattr"),
+)
 _NO_DATA = FUSEError(errno.ENODATA)
 
 
@@ -50,6 +55,10 @@ def _failed(error: BaseException, request: str) -> FUSEError:
         return FUSEError(errno_of(error))
     log.critical("%s: broken invariant", request, exc_info=error)
     return FUSEError(errno.EIO)
+
+
+async def _refuse_change(*_arguments: object) -> NoReturn:
+    raise FUSEError(errno.EROFS)
 
 
 def inline(
@@ -92,6 +101,9 @@ class Operations(pyfuse3.Operations):
         self._never_blocks = state.never_blocks
         self._on_ready = on_ready
         self._nowait = 0 if state.never_blocks else os.RWF_NOWAIT
+        if state.options.read_only:
+            for name in _CHANGES:
+                setattr(self, name, _refuse_change)
 
     def init(self) -> None:
         self._on_ready()
@@ -245,6 +257,8 @@ class Operations(pyfuse3.Operations):
     @inline
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         filesystem = self.filesystem
+        if flags & _WRITE_FLAGS and self._options.read_only:
+            raise FUSEError(errno.EROFS)
         node = filesystem.tree.node(inode)
         before = node.object_id
         content = filesystem.state.opener.open(node, ctx, write=bool(flags & _WRITE_FLAGS))

@@ -113,12 +113,12 @@ def lock_volume(lower: Path, *, shared: bool) -> int:
     """Lock the volume for one daemon and return the descriptor that holds the lock, for the caller to keep and close.
 
     flock(2) on the volume file: it ends with the process, however that ends. Read-only mounts share it; two that write
-    would each trust caches that the other makes wrong. MountError if it is taken.
+    would each trust caches that the other makes wrong. MountError if it is taken. See `lock_directory`.
     """
     path = lower / os.fsdecode(VOLUME_FILE)
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, _how(shared=shared))
         # The name may have been given to another file since: then the lock protects nothing.
         if not os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False)):
             raise MountError(f"{path} was just replaced", hint="try again")
@@ -129,6 +129,28 @@ def lock_volume(lower: Path, *, shared: bool) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def lock_directory(lower: Path, *, shared: bool) -> int:
+    """The same on the lower directory itself: both are needed.
+
+    The volume file may be replaced while a mount runs, by its copy or from a backup; and directories cannot be locked
+    for other hosts on network filesystems.
+    """
+    descriptor = os.open(lower, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, _how(shared=shared))
+    except BlockingIOError:
+        os.close(descriptor)
+        raise _locked(lower) from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _how(*, shared: bool) -> int:
+    return (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
 
 
 def _locked(lower: Path) -> MountError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -72,15 +73,11 @@ def run(request: MountRequest, unlock: Unlock, report: Report, *, log_file: Path
     protection = hardening.protect_process()
     os.umask(0)  # the modes are the callers'; what the daemon makes for itself says its mode
     _log.info("mounting %s at %s (%s)", request.lower, request.mountpoint, protection)
-    lock = checks.lock_volume(request.lower, shared=request.options.read_only)
-    try:
-        engine = Engine.open(request.home, unlock)
-        try:
-            _serve(request, engine, report, log_file)
-        finally:
-            engine.close()
-    finally:
-        os.close(lock)
+    with contextlib.ExitStack() as stack:
+        for lock in (checks.lock_directory, checks.lock_volume):
+            stack.callback(os.close, lock(request.lower, shared=request.options.read_only))
+        engine = stack.enter_context(Engine.open(request.home, unlock))
+        _serve(request, engine, report, log_file)
     _log.info("unmounted %s", request.mountpoint)
 
 

@@ -89,6 +89,20 @@ def test_readers_share_the_lock_and_keep_writers_out(lower: Path) -> None:
     os.close(checks.lock_volume(lower, shared=False))
 
 
+def test_the_directory_is_locked_whatever_becomes_of_the_volume_file(lower: Path) -> None:
+    first = checks.lock_directory(lower, shared=False)
+    (lower / "envfs.volume.new").write_bytes((lower / "envfs.volume").read_bytes())
+    (lower / "envfs.volume.new").rename(lower / "envfs.volume")
+    with pytest.raises(MountError, match="in use by another envfs process"):
+        checks.lock_directory(lower, shared=True)
+    os.close(first)
+    first, second = (checks.lock_directory(lower, shared=True) for _ in range(2))
+    with pytest.raises(MountError):
+        checks.lock_directory(lower, shared=False)
+    os.close(first)
+    os.close(second)
+
+
 def test_the_lock_of_a_killed_process_is_no_obstacle(lower: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from envfs.service import checks\n"
