@@ -64,6 +64,11 @@ class Lab:
         init_kms(self.home)
         self._open_engine()
         self.me: Principal = self.resolver.resolve(*_ids(myself()))
+        self.session: Session | None = None
+        self.make_volume(block_size, suite)
+
+    def make_volume(self, block_size: int, suite: Suite = Suite.AES_256_GCM) -> None:
+        """A volume in `lower`."""
         make_volume(
             self.lower,
             self.engine,
@@ -73,7 +78,6 @@ class Lab:
             now=1_700_000_000,
         )
         self.geometry = Geometry(block_size)
-        self.session: Session | None = None
 
     def _open_engine(self) -> None:
         self.engine = Engine.open(self.home, KeyFileUnlock(self.home / "root.key"))
