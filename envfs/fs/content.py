@@ -344,8 +344,10 @@ class Content:
         return self.place + self.slot.seal(self.header_key) + bytes(SLOT_SIZE)
 
     def write_first_header(self) -> None:
-        """Put the header before the first block. A file that has none reads as empty."""
+        """Put the header before the first block. A file that has none reads as empty. The file's times stay."""
+        before = os.fstat(self.fd)
         write_all(self.fd, self._header_bytes(), 0)
+        os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
         self.position = 0
 
     def _write_with_header(self, blocks: memoryview) -> None:

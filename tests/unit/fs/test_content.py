@@ -300,6 +300,15 @@ def test_a_header_write_keeps_the_times(fs: Session) -> None:
     assert (found.st_atime_ns, found.st_mtime_ns) == (1_000_000_001, 2_000_000_002)
 
 
+def test_the_first_header_keeps_the_times_too(lab: Lab) -> None:
+    """tar sets the times of an empty file before it closes it."""
+    fs = lab.mount()
+    with fs.created(b"a"):
+        fs.change(b"a", Change(atime_ns=1_000_000_001, mtime_ns=2_000_000_002))
+    assert fs.stat(b"a").st_mtime_ns == 2_000_000_002
+    assert lab.mount().stat(b"a").st_mtime_ns == 2_000_000_002
+
+
 def test_an_open_that_changes_nothing_writes_nothing(fs: Session) -> None:
     fs.write(b"a", b"x" * 9000)
     before = fs.lower(b"a").read_bytes()
