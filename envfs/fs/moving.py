@@ -238,27 +238,37 @@ class Mover:
         state = self._state
         if node.is_directory:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-        if node.parent is None or not node.located:
-            # It may have a name that the kernel knows and we do not: ESTALE makes the kernel look it up again.
-            has_names = state.nodes.stat(node).st_nlink > 0
-            code = errno.ESTALE if has_names else errno.ENOENT
-            raise OSError(code, os.strerror(code))
-        source = self._entry(node.parent.node_id, node.name)
-        if source is None or source.node is not node:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        source = self._source_of_link(node)
         parent = self._tree.node(new_parent_id)
         cipher = self._tree.cipher_name(parent, new_name)
         dir_fd = state.directory_fd(parent)
         if lower.exists(dir_fd, cipher.lower):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        if node.is_symlink and self._symlinks.link_file(source.dir_fd, source.cipher.lower, source.found.st_size):
-            raise PermissionError(errno.EPERM, "a symlink with so long a target can have one name only")
-        write_name_file(dir_fd, cipher, state.unsynced)
-        if source.found.st_nlink == 1:
-            self._record_place(source, ANYWHERE, dir_fd)
-        os.link(source.cipher.lower, cipher.lower, src_dir_fd=source.dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+        if source is None:
+            held = node.content.fd if node.content is not None else node.pin
+            write_name_file(dir_fd, cipher, state.unsynced)
+            os.link(lower.proc_path(held), cipher.lower, dst_dir_fd=dir_fd, follow_symlinks=True)
+        else:
+            old_name = source.cipher.lower
+            if node.is_symlink and self._symlinks.link_file(source.dir_fd, old_name, source.found.st_size):
+                raise PermissionError(errno.EPERM, "a symlink with so long a target can have one name only")
+            write_name_file(dir_fd, cipher, state.unsynced)
+            if source.found.st_nlink == 1:
+                self._record_place(source, ANYWHERE, dir_fd)
+            os.link(old_name, cipher.lower, src_dir_fd=source.dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
         if node.is_regular:
             state.unsynced.add(dir_fd, cipher.lower)
         found = os.stat(cipher.lower, dir_fd=dir_fd, follow_symlinks=False)
         state.nodes.adopt(parent, new_name, cipher.lower, cipher.full, found)
         return found
+
+    def _source_of_link(self, node: Node) -> _Entry | None:
+        """The name that the node is known by; None if it lost that one and has others, so that it is "anywhere"."""
+        if node.parent is None or not node.located:
+            if not self._state.nodes.stat(node).st_nlink:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return None
+        source = self._entry(node.parent.node_id, node.name)
+        if source is None or source.node is not node:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return source

@@ -12,6 +12,8 @@ import stat as stat_module
 from collections.abc import Callable
 
 from envfs.format.names import CipherName
+from envfs.format.place import ANYWHERE
+from envfs.format.symlink import plain_length
 from envfs.fs import lower
 from envfs.fs.attributes import close_handle
 from envfs.fs.content import Content
@@ -88,7 +90,9 @@ class Tree:
             if node.size is None:
                 node.size = size
             return size
-        if node.is_symlink and node.parent is not None and node.located:
+        if node.is_symlink:
+            if node.parent is None or not node.located:
+                return plain_length(found.st_size)
             dir_fd = self._nodes.directory_fd(node.parent)
             return self._symlinks.target_size(dir_fd, node.lower_name, found.st_size)
         return found.st_size
@@ -96,7 +100,9 @@ class Tree:
     def readlink(self, node: Node) -> bytes:
         """The plain target of a symlink."""
         if node.parent is None or not node.located:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            if node.pin < 0:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return self._symlinks.target(node.pin, b"", ANYWHERE)  # it lost the name it was known by, and has others
         where = self._state.where(node.parent, node.full_name)
         return self._symlinks.target(self._nodes.directory_fd(node.parent), node.lower_name, where)
 
