@@ -118,7 +118,10 @@ class Gocryptfs(FuseFilesystem):
         run(["gocryptfs", "-init", "-q", "-scryptn", "10", *self._password(), str(self.lower)])
 
     def start(self) -> None:
-        run(["gocryptfs", "-q", *self._password(), str(self.lower), str(self.top)])
+        run(["gocryptfs", "-q", *self._options(), *self._password(), str(self.lower), str(self.top)])
+
+    def _options(self) -> list[str]:
+        return []
 
     def _password(self) -> list[str]:
         return ["-passfile", str(self.base / "state" / "password")]
@@ -126,6 +129,14 @@ class Gocryptfs(FuseFilesystem):
     @property
     def version(self) -> str:
         return run(["gocryptfs", "-version"]).split(";")[0].removeprefix("gocryptfs ")
+
+
+@dataclass(slots=True)
+class GocryptfsForAll(Gocryptfs):
+    """For many users, as envfs is when root mounts it: then the kernel checks the modes, and asks more often."""
+
+    def _options(self) -> list[str]:
+        return ["-allow_other"]
 
 
 @dataclass(slots=True)
@@ -198,6 +209,7 @@ class Envfs(FuseFilesystem):
 PEERS: dict[str, type[Filesystem]] = {
     "none": Filesystem,
     "gocryptfs": Gocryptfs,
+    "gocryptfs-all": GocryptfsForAll,
     "securefs": Securefs,
     "encfs": Encfs,
     "cryfs": Cryfs,
@@ -205,8 +217,9 @@ PEERS: dict[str, type[Filesystem]] = {
 
 
 def missing_peers(names: list[str]) -> list[str]:
-    """Those whose program is not installed; the Debian packages have the same names."""
-    return [name for name in names if name != "none" and shutil.which(name) is None]
+    """The programs that are not installed; the Debian packages have the same names."""
+    programs = sorted({name.partition("-")[0] for name in names if name != "none"})
+    return [program for program in programs if shutil.which(program) is None]
 
 
 def package_version(name: str) -> str:
