@@ -33,10 +33,11 @@ class Directory:
 class Directories:
     """Reads and writes directory files."""
 
-    def __init__(self, nodes: NodeTable, keys: VolumeKeys, volume: VolumeFile) -> None:
+    def __init__(self, nodes: NodeTable, keys: VolumeKeys, volume: VolumeFile, *, in_memory: bool) -> None:
         self._nodes = nodes
         self._keys = keys
         self._volume = volume
+        self._in_memory = in_memory
 
     def load(self, node: Node) -> Directory:
         """The state of a directory node.
@@ -67,11 +68,14 @@ class Directories:
         return Where(self.load(node.parent).directory_id, node.full_name)
 
     def make(self, dir_fd: int, where: Where) -> Directory:
-        """Write the directory file of a new directory, which is not yet at `where`."""
+        """Write the directory file of a new directory, which is not yet at `where`.
+
+        It is on the disk before the directory gets its name: what is moved into it could not be reached without.
+        """
         made = Directory(secrets.token_bytes(16), "", {})
         place = self._keys.place.pack(Kind.DIRECTORY, made.directory_id, where, None)
         content = DirectoryFile(made.directory_id, "", {}).serialise(self._keys.directory, place)
-        lower.write_whole_file(dir_fd, DIRECTORY_FILE, content)
+        lower.write_whole_file(dir_fd, DIRECTORY_FILE, content, through=not self._in_memory)
         return made
 
     def move(self, node: Node, new: Where) -> None:
@@ -81,6 +85,8 @@ class Directories:
         fd = os.open(DIRECTORY_FILE, lower.OPEN_WRITE, dir_fd=self._nodes.directory_fd(node))
         try:
             lower.write_all(fd, place, 0)
+            if not self._in_memory:
+                lower.write_through(fd, PLACE_SIZE)
         finally:
             os.close(fd)
 

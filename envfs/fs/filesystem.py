@@ -68,7 +68,7 @@ class Filesystem:
         most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         nodes = NodeTable(root_fd, most_descriptors=max(16, min(4096, most_files // 4)))
         never_blocks = lower.never_blocks(root_fd)
-        directories = Directories(nodes, keys, volume)
+        directories = Directories(nodes, keys, volume, in_memory=never_blocks)
         self._undo = Undo(root_fd, keys.undo)
         self.state = VolumeState(
             volume=volume,

@@ -48,6 +48,16 @@ def syncfs(fd: int) -> None:
     _check(_libc.syncfs(fd))
 
 
+def write_through(fd: int, length: int) -> None:
+    """Have the first `length` bytes of a file on the disk before what is done next, at the price of one small write.
+
+    sync_file_range(2), not fsync(2): nothing is committed here. What comes next, a rename, becomes durable with the
+    lower filesystem's journal, and its commit flushes the disk's cache, with these bytes in it.
+    """
+    flags = ctypes.c_uint(7)  # SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER
+    _check(_libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(length), flags))
+
+
 class _Statfs(ctypes.Structure):
     _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_long * 32))
 
@@ -96,11 +106,13 @@ def read_small_file(dir_fd: int, name: bytes, limit: int) -> bytes:
         os.close(fd)
 
 
-def write_whole_file(dir_fd: int, name: bytes, content: bytes, mode: int = 0o600) -> None:
-    """Write a new file whole or not at all: an error leaves none."""
+def write_whole_file(dir_fd: int, name: bytes, content: bytes, mode: int = 0o600, *, through: bool = False) -> None:
+    """Write a new file whole or not at all: an error leaves none. `through`: see `write_through`."""
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=dir_fd)
     try:
         write_all(fd, content, 0)
+        if through:
+            write_through(fd, len(content))
     except OSError:
         os.unlink(name, dir_fd=dir_fd)
         raise

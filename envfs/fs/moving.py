@@ -220,6 +220,8 @@ class Mover:
             if entry.found.st_mode & 0o6000:  # which a write by anybody but root takes away
                 os.fchmod(fd, stat_module.S_IMODE(entry.found.st_mode))
             os.utime(fd, ns=(entry.found.st_atime_ns, entry.found.st_mtime_ns))
+            if not self._state.never_blocks and (entry.node is None or not entry.node.is_fresh()):
+                lower.write_through(fd, PLACE_SIZE)
         finally:
             os.close(fd)
         if content is not None:

@@ -15,6 +15,7 @@ import errno
 import logging
 import os
 import stat as stat_module
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ log = logging.getLogger("envfs.fs")
 
 ROOT_ID = 1
 _OWN_RANGE = 1 << 63
+# Seconds; the kernel leaves dirty pages alone for longer (5 s to the next flush, 30 s until they are old).
+_FRESH = 4.0
 
 
 class Node:
@@ -50,6 +53,7 @@ class Node:
         "lower_dev",
         "lower_ino",
         "lower_name",
+        "made",
         "name",
         "no_xattrs",
         "node_id",
@@ -78,10 +82,15 @@ class Node:
         self.pin = -1
         self.object_id: bytes | None = None  # file id, once a header was read: tells a file that was exchanged
         self.size: int | None = None  # of a regular file that is not open: what the kernel takes it to be
+        self.made = 0.0  # time.monotonic() when a regular file was created, until it is synced
         self.content: Content | None = None
         self.directory: Directory | None = None
         self.directory_fd = -1
         self.no_xattrs = False
+
+    def is_fresh(self) -> bool:
+        """Whether it is so new that nothing of it is on the disk, and nobody was told so; to be asked of a file."""
+        return self.made > 0 and time.monotonic() - self.made < _FRESH
 
     def path(self) -> str:
         """The plain path below the mountpoint, for logs, audit and policies; never used to reach the file."""

@@ -330,7 +330,8 @@ class Operations(pyfuse3.Operations):
         self.filesystem.release(fh)
 
     async def fsync(self, fh: int, datasync: bool) -> None:
-        content = self.filesystem.handles[fh].content
+        handle = self.filesystem.handles[fh]
+        content, handle.node.made = handle.content, 0.0
         try:
             content.prepare_sync()
             fd, synced, cuts = os.dup(content.fd), content.size, content.cuts

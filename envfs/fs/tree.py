@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as stat_module
+import time
 from collections.abc import Callable
 
 from envfs.format.names import CipherName
@@ -123,7 +124,7 @@ class Tree:
         node = self._nodes.adopt_new(parent, name, cipher.lower, cipher.full, found)
         content = state.opener.content_of(node, prepared, fd)
         node.object_id = prepared.slot.file_id
-        node.content, node.placed = content, True
+        node.content, node.placed, node.made = content, True, time.monotonic()
         return node, found, content
 
     def _create_lower(self, dir_fd: int, lower_name: bytes, mode: int, caller: Caller) -> int:

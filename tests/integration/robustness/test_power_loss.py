@@ -1,0 +1,145 @@
+"""What stands on a disk whose power fails after the lower filesystem has committed its journal, and before the kernel
+has written back everything else.
+
+The lower directory is on ext4 in an image file. An fsync(2) of a file that does not belong to the volume commits the
+journal, as the clock does every five seconds; then the image is copied, and the copy is what a machine would find
+after the power has come back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.mounts import clear_away
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.integration.command import Envfs
+    from tests.integration.mounts import Mount
+
+
+class Disk:
+    """An ext4 filesystem in a file, and copies of it."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._image = base / "image"
+        self._copies = 0
+
+    def make(self) -> Path:
+        with open(self._image, "wb") as file:
+            file.truncate(32 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", self._image], check=True, timeout=60, capture_output=True)
+        return self._mount(self._image, "disk")
+
+    def _mount(self, image: Path, name: str) -> Path:
+        path = self._base / name
+        path.mkdir()
+        done = subprocess.run(
+            ["mount", "-o", "loop,noauto_da_alloc", image, path], timeout=60, check=False, capture_output=True
+        )
+        if done.returncode != 0:
+            pytest.skip("no loop devices here")
+        return path
+
+    def commit_journal(self) -> None:
+        with open(self._base / "disk" / "unrelated", "ab") as file:
+            file.write(b"x")
+            os.fsync(file.fileno())
+
+    def after_power_loss(self) -> Path:
+        self.commit_journal()
+        self._copies += 1
+        copy = self._base / f"copy{self._copies}"
+        shutil.copyfile(self._image, copy)
+        return self._mount(copy, f"restarted{self._copies}")
+
+
+@pytest.fixture
+def disk(directory: Callable[..., Path]) -> Iterator[Disk]:
+    if os.getuid() != 0 or not os.path.exists("/dev/loop-control") or shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs root, loop devices and mkfs.ext4")
+    base = directory("power")
+    yield Disk(base)
+    clear_away(base)
+
+
+@pytest.fixture
+def mount(disk: Disk, envfs: Envfs, mounted: Callable[..., Mount]) -> Iterator[Mount]:
+    lower = disk.make() / "lower"
+    lower.mkdir()
+    envfs("init", lower)
+    entry = mounted(lower=lower)
+    yield entry
+    if entry.is_mounted:
+        entry.umount()
+
+
+@pytest.fixture
+def restarted(disk: Disk, mounted: Callable[..., Mount]) -> Iterator[Callable[[], Mount]]:
+    mounts: list[Mount] = []
+
+    def restart() -> Mount:
+        mounts.append(mounted(lower=disk.after_power_loss() / "lower"))
+        return mounts[-1]
+
+    yield restart
+    for entry in mounts:
+        entry.umount()
+
+
+def save(path: Path, content: bytes) -> None:
+    """As careful programs do: a new file, synced, renamed over the old one."""
+    new = path.with_suffix(".new")
+    with open(new, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path)
+
+
+def sync(mount: Mount) -> None:
+    """Everything so far is on the disk."""
+    for path in (mount.path, mount.lower):
+        subprocess.run(["sync", "--file-system", path], check=True, timeout=60)
+
+
+def test_a_file_that_was_saved_with_care_is_there(mount: Mount, restarted: Callable[[], Mount]) -> None:
+    save(mount.path / "document", b"old" * 1000)
+    sync(mount)
+    save(mount.path / "document", b"new" * 1000)
+    assert (restarted().path / "document").read_bytes() == b"new" * 1000
+
+
+def test_old_files_can_be_moved_into_a_new_directory(mount: Mount, restarted: Callable[[], Mount]) -> None:
+    save(mount.path / "old", b"kept" * 1000)
+    sync(mount)
+    (mount.path / "archive").mkdir()
+    (mount.path / "old").rename(mount.path / "archive" / "old")
+    assert (restarted().path / "archive" / "old").read_bytes() == b"kept" * 1000
+
+
+def test_a_directory_that_was_renamed_can_be_entered(mount: Mount, restarted: Callable[[], Mount]) -> None:
+    (mount.path / "before").mkdir()
+    save(mount.path / "before" / "file", b"1")
+    sync(mount)
+    (mount.path / "before").rename(mount.path / "after")
+    (mount.path / "after" / "file").rename(mount.path / ("l" * 255))
+    after = restarted()
+    assert os.listdir(after.path / "after") == []
+    assert (after.path / ("l" * 255)).read_bytes() == b"1"
+
+
+def test_a_second_name_of_a_file_is_as_good_as_the_first(mount: Mount, restarted: Callable[[], Mount]) -> None:
+    save(mount.path / "one", b"1")
+    sync(mount)
+    (mount.path / "two").hardlink_to(mount.path / "one")
+    after = restarted()
+    assert {(after.path / name).read_bytes() for name in ("one", "two")} == {b"1"}
