@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
 def remembered(fs: Session) -> set[str]:
     """The lower paths, relative to the lower directory, that the next sync begins with."""
-    paths = (os.readlink(f"/proc/self/fd/{fd}") for fd in fs.fs.state.unsynced._fds)
-    return {os.path.relpath(path, fs.lab.lower) for path in paths}
+    return {os.path.relpath(path, fs.lab.lower) for path in fs.fs.state.unsynced.paths()}
 
 
 def below(fs: Session, path: bytes, *more: str) -> str:
@@ -146,3 +146,59 @@ def test_which_filesystems_never_wait() -> None:
         assert not never_blocks(fd)
     finally:
         os.close(fd)
+
+
+def test_a_sync_does_not_rely_on_another_that_is_under_way(tmp_path: Path) -> None:
+    root_fd = os.open(tmp_path, os.O_RDONLY)
+    (tmp_path / "file").touch()
+    unsynced = Unsynced(root_fd, needed=True)
+    try:
+        unsynced.add(root_fd, b"file")
+        first, second = unsynced.take(), unsynced.take()
+        assert first is not None
+        assert second is not None
+        second()
+        assert unsynced.take() is None
+        first()
+    finally:
+        unsynced.close()
+        os.close(root_fd)
+
+
+def test_what_is_written_during_a_sync_of_everything_needs_another(tmp_path: Path) -> None:
+    root_fd = os.open(tmp_path, os.O_RDONLY)
+    unsynced = Unsynced(root_fd, needed=True)
+    try:
+        unsynced.add(root_fd, b"nothing there")
+        work = unsynced.take()
+        assert work is not None
+        unsynced.add(root_fd, b"nothing here either")
+        work()
+        again = unsynced.take()
+        assert again is not None
+        again()
+        assert unsynced.take() is None
+    finally:
+        unsynced.close()
+        os.close(root_fd)
+
+
+def test_a_sync_that_fails_is_to_be_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root_fd = os.open(tmp_path, os.O_RDONLY)
+    (tmp_path / "file").touch()
+    unsynced = Unsynced(root_fd, needed=True)
+
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    try:
+        unsynced.add(root_fd, b"file")
+        work = unsynced.take()
+        assert work is not None
+        monkeypatch.setattr(os, "fsync", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            work()
+        assert unsynced.paths() == [str(tmp_path / "file")]
+    finally:
+        unsynced.close()
+        os.close(root_fd)
