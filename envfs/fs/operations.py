@@ -400,4 +400,6 @@ class Operations(pyfuse3.Operations):
 
     @inline
     def access(self, inode: int, mode: int, ctx: RequestContext) -> bool:
-        return True  # the kernel decides (default_permissions) and does not ask
+        """Asked only where the kernel checks no modes, which is in a mount for root alone: as root's own rights are."""
+        node = self.filesystem.tree.node(inode)
+        return not (mode & os.X_OK and node.is_regular) or bool(self.nodes.stat(node).st_mode & 0o111)

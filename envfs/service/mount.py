@@ -208,12 +208,16 @@ def fs_options(options: MountOptions) -> FsOptions:
 
 
 def fuse_options(lower: Path, options: MountOptions) -> set[str]:
-    """What libfuse and the kernel have to know: the kernel checks the Unix modes, always, and mountinfo names us."""
+    """What libfuse and the kernel have to know: who may enter, that the kernel checks the Unix modes, who we are."""
     # pyfuse3 passes ASCII alone, and a comma would end the option; libfuse knows octal escapes (fuse_opt.c).
     source = "".join(chr(byte) if chr(byte) in _PLAIN else f"\\{byte:03o}" for byte in os.fsencode(lower))
-    chosen = {"default_permissions", f"fsname={source}", f"subtype={mountinfo.SUBTYPE}", *options.kernel_flags}
+    chosen = {f"fsname={source}", f"subtype={mountinfo.SUBTYPE}", *options.kernel_flags}
     if options.others_allowed(os.geteuid()):
         chosen.add("allow_other")
+    # A mount that root alone may enter needs no check of modes, which root passes anyway, and whose price is one more
+    # request for each name that is made, moved or removed.
+    if os.geteuid() != 0 or options.others_allowed(0):
+        chosen.add("default_permissions")
     if options.read_only:
         chosen.add("ro")
     return chosen

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from envfs.kms.engine import Engine
 
-DEFAULT_BLOCK_SIZE = 16384
+# A page: the kernel writes whole pages, so no write has to read and seal again what stands around it.
+DEFAULT_BLOCK_SIZE = 4096
 BLOCK_SIZES = (4096, 8192, 16384, 32768, 65536)
 DEFAULT_SUITE = Suite.AES_256_GCM
 SERVICE_KEY_ALIAS = "alias/envfs/volume"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from benchlib.measure import Result
 
 _ENVIRONMENT = Path(__file__).resolve().parents[1] / "lib" / "environment.sh"
-_DEFAULT_VARIANTS = ["envfs", "envfs-noxattr:noxattr"]
+_DEFAULT_VARIANTS = ["envfs", "envfs-noxattr:noxattr", "envfs-one:noxattr,noallow_other"]
 _QUICK = {"big_mib": 64, "random_calls": 2048, "append_mib": 8, "small_files": 500}
 _FULL = {"big_mib": 256, "random_calls": 8192, "append_mib": 32, "small_files": 3000}
 _QUICK_TREE, _FULL_TREE = 500, 2000
@@ -75,7 +75,7 @@ def _parse() -> argparse.Namespace:
         "--envfs",
         action="append",
         metavar="NAME[:block=BYTES,suite=NAME,OPTION,…]",
-        help="a variant of envfs; may be repeated (default: envfs and envfs-noxattr:noxattr)",
+        help="a variant of envfs; may be repeated (default: for many users, the same without extended attributes, and for root alone)",
     )
     parser.add_argument("--no-envfs", action="store_true", help="the peers alone")
     parser.add_argument("--tests", type=_names(WORKLOADS), default=list(WORKLOADS), help=f"of {','.join(WORKLOADS)}")

@@ -467,12 +467,12 @@ def test_statfs_and_df(mount: Mount) -> None:
 
 
 def test_the_lower_size_is_arithmetic(mount: Mount) -> None:
-    for size in (0, 1, 16384, 16385, 100_000):
+    for size in (0, 1, 4096, 4097, 100_000):
         (mount.path / str(size)).write_bytes(bytes(size))
     mount.umount()
     sizes = sorted(entry.stat().st_size for entry in mount.lower.iterdir() if not entry.name.startswith("envfs."))
     assert sizes == sorted(
-        HEADER_SIZE + size + 28 * ((size + 16383) // 16384) for size in (0, 1, 16384, 16385, 100_000)
+        HEADER_SIZE + size + 28 * ((size + 4095) // 4096) for size in (0, 1, 4096, 4097, 100_000)
     )
 
 
