@@ -106,8 +106,11 @@ def _set_times(state: VolumeState, node: Node, change: Change) -> None:
     found = state.nodes.stat(node)
     atime = found.st_atime_ns if change.atime_ns is None else change.atime_ns
     mtime = found.st_mtime_ns if change.mtime_ns is None else change.mtime_ns
-    if node.content is not None:
-        os.utime(node.content.fd, ns=(atime, mtime))
+    content = node.content
+    if content is not None:
+        if content.mtime_ns is not None:
+            mtime = content.mtime_ns = content.mtime_ns if change.mtime_ns is None else change.mtime_ns
+        os.utime(content.fd, ns=(atime, mtime))
     elif node.located and node.parent is not None:
         dir_fd = state.directory_fd(node.parent)
         os.utime(node.lower_name, ns=(atime, mtime), dir_fd=dir_fd, follow_symlinks=False)

@@ -61,6 +61,7 @@ class Content:
         "has_older_slot",
         "header_key",
         "keyed",
+        "mtime_ns",
         "node",
         "old_fds",
         "place",
@@ -110,6 +111,8 @@ class Content:
         self.handles = 0
         self.writes = 0
         self.cuts = 0  # how often it was made shorter
+        # With write-back the time that the kernel knows, and tells us when it changes; None: the lower file's counts.
+        self.mtime_ns: int | None = None
         self.has_older_slot = False  # whether the slot that is not in force promises something else
 
     # Reading
@@ -347,7 +350,7 @@ class Content:
         """Put the header before the first block. A file that has none reads as empty. The file's times stay."""
         before = os.fstat(self.fd)
         write_all(self.fd, self._header_bytes(), 0)
-        os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self._keep_times(before)
         self.position = 0
 
     def _write_with_header(self, blocks: memoryview) -> None:
@@ -387,8 +390,14 @@ class Content:
         self._keep_times(before)
 
     def _keep_times(self, before: os.stat_result) -> None:
+        mtime_ns = before.st_mtime_ns if self.mtime_ns is None else self.mtime_ns
         with contextlib.suppress(PermissionError):  # an ordinary user who writes somebody else's file
-            os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.utime(self.fd, ns=(before.st_atime_ns, mtime_ns))
+
+    def hold_mtime(self) -> None:
+        """From now on the kernel alone decides: a write that reaches us says nothing of when it was made."""
+        if self.mtime_ns is None:
+            self.mtime_ns = os.fstat(self.fd).st_mtime_ns
 
     def prepare_sync(self) -> None:
         """Before a sync: let both slots be on disk. Then one is left when the disk tears a later write of them."""
@@ -422,6 +431,8 @@ class Content:
         bound = self.size if synced is None else max(self.slot.length_bound, min(synced, self.size))
         if self.has_older_slot or self.slot.length_bound != bound or self.slot.sealed_blocks != self.sealed:
             self.write_slot(length_bound=bound, both=True)
+        elif self.writes and self.mtime_ns is not None:
+            self._keep_times(os.fstat(self.fd))
 
     def take_key(self, fresh: Content) -> None:
         """The keys of a content that was made for the same file, now that somebody writes it."""

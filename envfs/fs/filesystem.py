@@ -104,6 +104,8 @@ class Filesystem:
     def add_handle(self, node: Node, content: Content) -> int:
         """A new file handle on a content."""
         content.handles += 1
+        if content.writable and self.state.options.writeback:
+            content.hold_mtime()
         number = self._next_handle
         self._next_handle += 1
         self.handles[number] = Handle(node, content)

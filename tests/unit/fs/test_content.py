@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from envfs.crypto.aead import Suite
 from envfs.errors import IntegrityError
 from envfs.format.geometry import HEADER_SIZE
 from envfs.fs.attributes import Change
+from envfs.fs.content import Content
 from tests.unit.fs.lab import Lab, Session, flip, read_all, slots_of
 
 B = 4096
@@ -307,6 +309,35 @@ def test_the_first_header_keeps_the_times_too(lab: Lab) -> None:
         fs.change(b"a", Change(atime_ns=1_000_000_001, mtime_ns=2_000_000_002))
     assert fs.stat(b"a").st_mtime_ns == 2_000_000_002
     assert lab.mount().stat(b"a").st_mtime_ns == 2_000_000_002
+
+
+def age(fs: Session, path: bytes, mtime_ns: int) -> None:
+    """As if the file had been changed then."""
+    os.utime(fs.lower(path), ns=(mtime_ns, mtime_ns))
+
+
+@pytest.mark.parametrize("writeback", [True, False])
+def test_with_write_back_only_the_kernel_says_when_a_file_was_changed(lab: Lab, writeback: bool) -> None:
+    """A write within the tick of the last attributes it tells nothing of; and what it writes, it writes later."""
+    fs = lab.mount(writeback=writeback)
+    fs.write(b"a", b"x" * 3 * B)
+    changes: list[Callable[[Content], object]] = [
+        lambda content: content.write(0, b"y" * B),
+        lambda content: content.write(4 * B, b"y"),
+        lambda content: content.truncate(B),
+        lambda content: content.truncate(0),
+    ]
+    for change in changes:
+        age(fs, b"a", 5_000_000_005)
+        with fs.opened(b"a", write=True) as content:
+            change(content)
+        assert (fs.stat(b"a").st_mtime_ns == 5_000_000_005) == writeback
+        with fs.opened(b"a", write=True) as content:
+            change(content)
+            fs.change(b"a", Change(mtime_ns=6_000_000_006))
+            fs.change(b"a", Change(atime_ns=7))
+            content.write(0, b"later")
+        assert (fs.stat(b"a").st_mtime_ns == 6_000_000_006) == writeback
 
 
 def test_an_open_that_changes_nothing_writes_nothing(fs: Session) -> None:
