@@ -394,6 +394,28 @@ def test_times_set_before_the_close_are_the_times(mount: Mount) -> None:
         assert (mount.path / name).stat().st_mtime_ns == 2_000_000_002
 
 
+@pytest.mark.parametrize("options", [(), ("nowriteback",)])
+def test_times_do_not_move_when_it_is_mounted_again(mounted: Callable[..., Mount], options: tuple[str, ...]) -> None:
+    mount = mounted(*options)
+    for number in range(20):
+        (mount.path / f"new{number}").write_bytes(b"x" * number * 1000)
+    (mount.path / "rewritten").write_bytes(b"x" * 100_000)
+    (mount.path / "rewritten").write_bytes(b"y")
+    with open(mount.path / "appended", "ab") as file:
+        file.write(b"1" * 10_000)
+        file.flush()
+        os.fsync(file.fileno())
+        file.write(b"2")
+    with open(mount.path / "mapped", "w+b") as file:
+        file.truncate(10_000)
+        with mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[5:10] = b"12345"
+    (mount.path / "touched").touch()
+    before = {entry.name: entry.stat().st_mtime_ns for entry in os.scandir(mount.path)}
+    mount.remount()
+    assert {entry.name: entry.stat().st_mtime_ns for entry in os.scandir(mount.path)} == before
+
+
 def test_the_umask_counts(mount: Mount) -> None:
     before = os.umask(0o027)
     try:
@@ -471,9 +493,7 @@ def test_the_lower_size_is_arithmetic(mount: Mount) -> None:
         (mount.path / str(size)).write_bytes(bytes(size))
     mount.umount()
     sizes = sorted(entry.stat().st_size for entry in mount.lower.iterdir() if not entry.name.startswith("envfs."))
-    assert sizes == sorted(
-        HEADER_SIZE + size + 28 * ((size + 4095) // 4096) for size in (0, 1, 4096, 4097, 100_000)
-    )
+    assert sizes == sorted(HEADER_SIZE + size + 28 * ((size + 4095) // 4096) for size in (0, 1, 4096, 4097, 100_000))
 
 
 # Locks, and waiting
