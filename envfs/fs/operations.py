@@ -24,6 +24,7 @@ from envfs.fs.errno_table import errno_of
 from envfs.fs.filesystem import Filesystem
 from envfs.fs.nodes import Node
 from envfs.fs.waiting import give_way
+from envfs.fs.xattrs import SELINUX
 
 log = logging.getLogger("envfs.fs")
 
@@ -32,13 +33,11 @@ R = TypeVar("R")
 
 _CAPABILITY = b"security.capability"
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
-# From so many bytes on, a read that might wait for a disk is asked for with RWF_NOWAIT first.
 # What a read-only mount refuses: root may take the flag away from the kernel's side of it (mount -o remount,rw).
 _CHANGES = (
     *("create", "mknod", "mkdir", "symlink", "link", "unlink", "rmdir", "rename"),
     *("setattr", "write", "setxattr", "removexattr"),
 )
-_NO_DATA = FUSEError(errno.ENODATA)
 
 
 def _failed(error: BaseException, request: str) -> FUSEError:
@@ -372,7 +371,9 @@ class Operations(pyfuse3.Operations):
         if self._options.noxattr:
             raise FUSEError(errno.ENOSYS)
         if name == _CAPABILITY and self.nodes.by_id[inode].no_xattrs:
-            raise _NO_DATA  # asked before every write(2): the fastest way through the program
+            raise FUSEError(errno.ENODATA)  # asked before every write(2): the fastest way through the program
+        if name == SELINUX:
+            raise FUSEError(errno.EOPNOTSUPP)
         return await self._getxattr(inode, name)
 
     @inline

@@ -18,6 +18,9 @@ from envfs.fs.nodes import Node
 from envfs.fs.state import VolumeState
 
 _LOWER_NAME_MAX = 255
+# Labels are the mount's, not a file's, as SELinux has it for FUSE. A plain "not supported" spares `ls -l` a question
+# for each file.
+SELINUX = b"security.selinux"
 
 
 class Xattrs:
@@ -50,6 +53,8 @@ class Xattrs:
         if name in PASSED_THROUGH:
             self._set_acl(node, name, value)
             return
+        if name == SELINUX:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._check_can_have(node)
         object_id = self._object_id(node)
         sealed = self._cipher.seal(object_id, name, value)

@@ -221,3 +221,11 @@ def test_foreign_attributes_are_not_shown(fs: Session) -> None:
     assert names(fs, b"file") == []
     has_none(fs, b"file", b"user.foreign")
     has_none(fs, b"file", b"user.envfs.AAAA")
+
+
+def test_selinux_labels_are_not_kept(fs: Session) -> None:
+    fs.write(b"f", b"x")
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is checked
+        fs.fs.xattrs.set(fs.node(b"f"), b"security.selinux", b"unconfined_u:object_r:user_home_t:s0")
+    assert caught.value.errno == errno.EOPNOTSUPP
+    assert fs.fs.xattrs.names(fs.node(b"f")) == []
