@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import socket
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Peer, dict[str, Any], int | None], dict[str, Any]]
 
-_MAX_CONNECTIONS = 16
+_MAX_CONNECTIONS = 32
+_MAX_OF_ONE_USER = 4  # other than root and the mount's owner
 _TIMEOUT = 10  # seconds for a client to send its line, and again to take the answer
 _MAX_DESCRIPTORS = 1
 _log = logging.getLogger(__name__)
@@ -56,6 +58,10 @@ class ControlServer:
             listener.close()
             raise
         self._listener = trio.socket.from_stdlib_socket(listener)
+        self._connected: Counter[int] = Counter()  # uid → connections
+        # Threads of their own: a descriptor may lead to a filesystem that keeps close(2) waiting for ever, and those
+        # that wait for the lower filesystem must not wait for that.
+        self._closers = trio.CapacityLimiter(_MAX_CONNECTIONS)
 
     async def serve(self) -> None:
         """Answer until cancelled."""
@@ -79,6 +85,20 @@ class ControlServer:
             self._path.unlink(missing_ok=True)
 
     async def _connection(self, connection: trio.socket.SocketType, limit: trio.Semaphore) -> None:
+        try:
+            uid = peer_of(connection).uid
+        except OSError:
+            uid = -1
+        self._connected[uid] += 1
+        try:
+            if self._connected[uid] <= _MAX_OF_ONE_USER or uid in {0, os.geteuid()}:
+                await self._talk(connection)
+        finally:
+            connection.close()
+            self._connected[uid] -= 1
+            limit.release()
+
+    async def _talk(self, connection: trio.socket.SocketType) -> None:
         descriptors: list[int] = []
         line = b""
         try:
@@ -93,12 +113,10 @@ class ControlServer:
             _log.info("a control connection broke: %s", error)
         finally:
             connection.close()
-            limit.release()
-            with trio.CancelScope(shield=True):
-                for descriptor in descriptors:
-                    # In a thread: should it be the last reference to a mount that was detached, then closing it
-                    # writes dirty pages back, which are requests that this thread has to answer.
-                    await trio.to_thread.run_sync(os.close, descriptor)
+            for descriptor in descriptors:
+                # In a thread: should it be the last reference to a mount that was detached, then closing it
+                # writes dirty pages back, which are requests that this thread has to answer.
+                await trio.to_thread.run_sync(os.close, descriptor, limiter=self._closers, abandon_on_cancel=True)
 
     def _respond(self, peer: Peer, line: bytes, descriptors: list[int]) -> dict[str, Any]:
         try:

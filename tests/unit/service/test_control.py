@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -253,3 +254,45 @@ def test_peer_of_a_socketpair_is_this_process() -> None:
     left, right = socket.socketpair()
     with left, right:
         assert peer_of(left) == Peer(os.getpid(), os.geteuid(), os.getegid())
+
+
+async def test_a_descriptor_that_cannot_be_closed_keeps_no_other_thread_busy(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lead to a filesystem of the client's own, which answers close(2) when it likes."""
+    handler, closing, release = Recorder(), threading.Event(), threading.Event()
+    close = os.close
+
+    def slow_close(descriptor: int) -> None:
+        if handler.seen and descriptor == handler.seen[0][2]:
+            closing.set()
+            release.wait()
+        close(descriptor)
+
+    monkeypatch.setattr("envfs.service.control.os.close", slow_close)
+    target = tmp_path / "file"
+    target.touch()
+    async with serving(place, handler):
+        with client.open_path(target) as opened:
+            await trio.to_thread.run_sync(lambda: client.ask(entry(), "file-show", descriptor=opened.descriptor))
+        await trio.to_thread.run_sync(closing.wait)
+        assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+        assert await trio.to_thread.run_sync(lambda: client.ask(entry(), "status")) == {"done": True}
+        release.set()
+
+
+async def test_one_user_does_not_keep_the_others_from_being_answered(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = os.geteuid() + 1
+    peers = iter([Peer(1, stranger, 1)] * 5)
+    handler = Recorder()
+    monkeypatch.setattr("envfs.service.control.peer_of", lambda connection: next(peers, peer_of(connection)))
+    async with serving(place, handler):
+        silent = [trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(5)]
+        for connection in silent:
+            await connection.connect(os.fspath(place))
+        assert await silent[4].recv(1) == b""  # sent away at once; the others are waited for
+        assert await trio.to_thread.run_sync(lambda: client.ask(entry(), "status")) == {"done": True}
+        for connection in silent:
+            connection.close()
