@@ -75,7 +75,8 @@ def _parse() -> argparse.Namespace:
         "--envfs",
         action="append",
         metavar="NAME[:block=BYTES,suite=NAME,OPTION,…]",
-        help="a variant of envfs; may be repeated (default: for many users, the same without extended attributes, and for root alone)",
+        help="a variant of envfs; may be repeated (default: for many users, the same without extended attributes, and "
+        "for root alone)",
     )
     parser.add_argument("--no-envfs", action="store_true", help="the peers alone")
     parser.add_argument("--tests", type=_names(WORKLOADS), default=list(WORKLOADS), help=f"of {','.join(WORKLOADS)}")
