@@ -54,7 +54,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     left = TREE_FILES
     for path in sorted(library.rglob("*.py")):
         relative = path.relative_to(library)
-        if left == 0 or {"site-packages", "__pycache__"} & set(relative.parts) or path.stat().st_size > 200_000:
+        if left == 0 or {"site-packages", "dist-packages", "__pycache__"} & set(relative.parts):
+            continue
+        if not path.is_file() or path.stat().st_size > 200_000:
             continue
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, target / relative)

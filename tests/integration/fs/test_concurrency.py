@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,28 @@ def test_the_same_names_by_everybody(mount: Mount) -> None:
     for path in directory.rglob("*"):
         if path.is_file():
             assert path.read_bytes() == b""
+
+
+def test_the_daemon_gives_back_what_it_held(mount: Mount) -> None:
+    """Descriptors of removed inodes, of directories, of files that were open when they lost their names."""
+    directory = mount.path / "d"
+    directory.mkdir()
+    (directory / "f").write_bytes(b"1")
+    (directory / "f").write_bytes(b"2")  # from here on the undo record is open
+    before = mount.descriptors()
+    together(*(("names", directory, str(who), "100") for who in range(2)))
+    for number in range(300):
+        (directory / f"sub{number}" / "below").mkdir(parents=True)
+        (directory / f"sub{number}" / "f").write_bytes(b"x")
+    with open(directory / "open", "wb") as file:
+        os.unlink(directory / "open")
+        file.write(b"x" * 10_000)
+    assert mount.descriptors() > before
+    shutil.rmtree(directory)
+    directory.mkdir()
+    # The kernel sends word of what it forgets in its own time, between other requests.
+    for number in range(5000):
+        if mount.descriptors() <= before:
+            break
+        assert not (directory / f"nothing{number}").exists()
+    assert mount.descriptors() <= before

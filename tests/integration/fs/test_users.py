@@ -322,3 +322,35 @@ def test_every_decision_is_on_record(world: World, kms_home: Path) -> None:
         ("Decrypt", world.alice.name, None),
         ("Decrypt", world.bob.name, "AccessDeniedException"),
     }
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """system.posix_acl_access (acl(5)): tag, permissions and id of each entry, after the version."""
+    packed = (part for tag, permissions, who in entries for part in (tag, permissions, who & 0xFFFF, who >> 16))
+    return (2).to_bytes(4, "little") + b"".join(part.to_bytes(2, "little") for part in packed)
+
+
+def test_acls_are_kept_and_enforced_where_they_were_asked_for(
+    mounted: Callable[..., Mount], unix_users: Callable[..., list[UnixUser]], run_as: Callable[..., Any]
+) -> None:
+    mount = mounted("acl")
+    alice, bob = unix_users("alice", "bob")
+    mount.path.chmod(0o777)
+    path, nobody = mount.path / "f", 0xFFFFFFFF
+    run_as(alice, lambda: write(path, b"content"))
+    path.chmod(0o600)
+    with pytest.raises(PermissionError):
+        run_as(bob, lambda: read(path))
+    # user::rw- user:bob:r-- group::--- mask::r-- other::---
+    named = acl((1, 6, nobody), (2, 4, bob.uid), (4, 0, nobody), (16, 4, nobody), (32, 0, nobody))
+    run_as(alice, lambda: os.setxattr(path, "system.posix_acl_access", named))
+    for _ in range(2):
+        assert run_as(bob, lambda: read(path)) == b"content"
+        with pytest.raises(PermissionError):
+            run_as(bob, lambda: write(path, b"x", 0))
+        assert os.getxattr(path, "system.posix_acl_access") == named
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640  # the mask shows as the group's permission
+        mount.remount()
+    run_as(alice, lambda: os.removexattr(path, "system.posix_acl_access"))
+    with pytest.raises(PermissionError):
+        run_as(bob, lambda: read(path))
