@@ -19,6 +19,7 @@ from envfs.format.volume import VolumeFile
 from envfs.format.volume_keys import VolumeKeys
 from envfs.fs import lower, raised_mode
 from envfs.fs.attributes import close_handle
+from envfs.fs.belonging import Belonging
 from envfs.fs.content import Content
 from envfs.fs.directories import Directories
 from envfs.fs.durability import Unsynced
@@ -86,6 +87,7 @@ class Filesystem:
         )
         symlinks = Symlinks(keys.symlinks, self.state.unsynced)
         self.tree = Tree(self.state, symlinks)
+        nodes.belonging = Belonging(nodes, directories, keys, symlinks)
         self.mover = Mover(self.state, self.tree, symlinks)
         self.xattrs = Xattrs(self.state)
         self.handles: dict[int, Handle] = {}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
+from envfs.errors import IntegrityError
 from envfs.fs.names_on_disk import plain_entries
 from envfs.fs.nodes import Node
 from envfs.fs.state import VolumeState
+
+log = logging.getLogger("envfs.fs")
 
 Listed = tuple[int, bytes, Node, os.stat_result]
 
@@ -43,6 +47,10 @@ class Listing:
             name, lower_name, full_name = entries[index]
             try:
                 found = os.stat(lower_name, dir_fd=dir_fd, follow_symlinks=False)
+                entry = adopt(node, name, lower_name, full_name, found)
             except FileNotFoundError:
                 continue
-            yield index + 1, name, adopt(node, name, lower_name, full_name, found), found
+            except IntegrityError as error:
+                log.error("left out of %s: damage or tampering: %s", node.path(), error)  # noqa: TRY400
+                continue
+            yield index + 1, name, entry, found

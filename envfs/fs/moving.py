@@ -261,7 +261,7 @@ class Mover:
         if node.is_regular:
             state.unsynced.add(dir_fd, cipher.lower)
         found = os.stat(cipher.lower, dir_fd=dir_fd, follow_symlinks=False)
-        state.nodes.adopt(parent, new_name, cipher.lower, cipher.full, found)
+        state.nodes.locate(node, parent, new_name, cipher.lower, cipher.full)
         return found
 
     def _source_of_link(self, node: Node) -> _Entry | None:

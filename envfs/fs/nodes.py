@@ -17,8 +17,10 @@ import os
 import stat as stat_module
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
+from envfs.errors import IntegrityError
 from envfs.fs.lower import OPEN_DIRECTORY, OPEN_PATH
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ class Node:
         self.lower_name = b""
         self.full_name = b""
         self.located = False  # whether parent and lower_name say where it stands now
-        self.placed = False  # whether an open file was found to belong there, by its place
+        self.placed = False  # whether a file or symlink was found to belong there, by its place
         self.pin = -1
         self.object_id: bytes | None = None  # file id, once a header was read: tells a file that was exchanged
         self.size: int | None = None  # of a regular file that is not open: what the kernel takes it to be
@@ -119,13 +121,23 @@ def is_moved(node: Node, parent: Node, full_name: bytes) -> bool:
 
     Its id and its children are known to belong where it was, and their place says nothing of where *it* stands.
     """
-    if not node.is_directory or node.parent is None:
-        return False
-    return node.full_name != full_name or not _is_same(node.parent, parent)
+    return node.is_directory and _is_elsewhere(node, parent, full_name)
+
+
+def _is_elsewhere(node: Node, parent: Node, full_name: bytes) -> bool:
+    """Whether (parent, full name) is not where a known node stands, or stood last."""
+    return node.parent is not None and (node.full_name != full_name or not _is_same(node.parent, parent))
 
 
 def _is_same(one: Node, other: Node) -> bool:
     return one is other or (one.lower_ino, one.lower_dev) == (other.lower_ino, other.lower_dev)
+
+
+Belongs: TypeAlias = "Callable[[Node, bytes], bool]"
+
+
+def _nowhere(_node: Node, _parent: Node, _lower_name: bytes) -> Belongs:
+    return lambda _directory, _full_name: False
 
 
 class NodeTable:
@@ -136,6 +148,7 @@ class NodeTable:
         self.root = Node(ROOT_ID, found)
         self.root.directory_fd = root_fd
         self._root_dev = found.st_dev
+        self.belonging: Callable[[Node, Node, bytes], Belongs] = _nowhere  # see `envfs.fs.belonging`
         self.by_id: dict[int, Node] = {ROOT_ID: self.root}
         self._moved: dict[tuple[int, int], Node] = {}  # nodes whose id is not their lower inode number
         self._next_own = _OWN_RANGE
@@ -155,23 +168,42 @@ class NodeTable:
     def adopt(self, parent: Node, name: bytes, lower_name: bytes, full_name: bytes, found: os.stat_result) -> Node:
         """The node of what was found at `name` in `parent`: the known one, now standing there, or a new one."""
         node = self.find(found)
-        if node is not None and (node.kind != found.st_mode & 0o170000 or is_moved(node, parent, full_name)):
+        if node is not None and not self._may_stand(node, parent, lower_name, full_name, found):
             self.retire(node)
             node = None
         if node is None:
             node = self._create(found)
-        return self._locate(node, parent, name, lower_name, full_name)
+        return self.locate(node, parent, name, lower_name, full_name)
+
+    def _may_stand(self, node: Node, parent: Node, lower_name: bytes, full_name: bytes, found: os.stat_result) -> bool:
+        """Whether what is found at a name can be the known node; if not, what the kernel knows of that is void.
+
+        Raises IntegrityError if it is the node, and does not belong at this name.
+        """
+        if node.kind != found.st_mode & 0o170000:
+            return False
+        if node.parent is None or not _is_elsewhere(node, parent, full_name):
+            return True
+        if node.is_directory:
+            return False
+        if node.is_regular or node.is_symlink:
+            belongs = self.belonging(node, parent, lower_name)
+            if not node.placed and not belongs(node.parent, node.full_name):
+                return False
+            if not belongs(parent, full_name):
+                raise IntegrityError(f"{node.path()} stands at another name, too, where it does not belong")
+        return True
 
     def adopt_new(self, parent: Node, name: bytes, lower_name: bytes, full_name: bytes, found: os.stat_result) -> Node:
         """The node of what was made a moment ago: a node that is known by its inode number stands for what has gone."""
         stale = self.find(found)
         if stale is not None:
             self.retire(stale)
-        return self._locate(self._create(found), parent, name, lower_name, full_name)
+        return self.locate(self._create(found), parent, name, lower_name, full_name)
 
-    def _locate(self, node: Node, parent: Node, name: bytes, lower_name: bytes, full_name: bytes) -> Node:
-        if node.parent is not parent or node.full_name != full_name:
-            node.placed = False
+    def locate(self, node: Node, parent: Node, name: bytes, lower_name: bytes, full_name: bytes) -> Node:
+        """The node stands at this name now."""
+        node.placed = node.placed and not _is_elsewhere(node, parent, full_name)
         node.parent, node.name, node.lower_name, node.full_name = parent, name, lower_name, full_name
         node.located = True
         if node.pin >= 0:
