@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,42 +50,43 @@ def in_shell(run_as: Callable[..., Any], user: UnixUser, top: Path, script: str)
     return done.stdout
 
 
-@pytest.mark.parametrize("mode", [0o444, 0o400, 0o000, 0o200])
-def test_her_files_of_any_mode(hers: tuple[UnixUser, Mount], run_as: Callable[..., Any], mode: int) -> None:
+def test_her_files_of_any_mode(hers: tuple[UnixUser, Mount], run_as: Callable[..., Any]) -> None:
     alice, mount = hers
-    top = mount.path
-
-    def work() -> None:
-        path = top / "f"
-        path.write_bytes(b"content")
-        (top / "d").mkdir()
-        path.chmod(mode)
-        path.rename(top / "d" / "g")
-        os.link(top / "d" / "g", top / "second")
-        os.utime(top / "second", ns=(1, 2))
-        assert stat.S_IMODE((top / "second").stat().st_mode) == mode
-        if mode & 0o200 == 0:
-            for attempt in (lambda: os.truncate(top / "second", 0), lambda: os.open(top / "second", os.O_WRONLY)):
-                with pytest.raises(PermissionError):
-                    attempt()
-        else:
-            fd = os.open(top / "second", os.O_WRONLY | os.O_APPEND)
-            os.write(fd, b" and more")
-            os.close(fd)
-            os.truncate(top / "second", 7)
-
-    run_as(alice, work)
+    modes = (0o444, 0o400, 0o000, 0o200)
+    for mode in modes:
+        run_as(alice, partial(use_file_of_mode, mount.path / f"{mode:o}", mode))
     mount.remount()
+    for mode in modes:
+        run_as(alice, partial(look_at_file_of_mode, mount.path / f"{mode:o}"))
+    assert run_as(alice, partial(os.listdir, mount.path)) == []
 
-    def look() -> bytes:
-        (top / "second").rename(top / "third")
-        (top / "third").chmod(0o600)
-        return (top / "d" / "g").read_bytes()
 
-    assert run_as(alice, look) == b"content"
-    for path in (top / "third", top / "d" / "g"):
-        run_as(alice, path.unlink)
-    assert run_as(alice, lambda: os.listdir(top / "d")) == []
+def use_file_of_mode(top: Path, mode: int) -> None:
+    (top / "d").mkdir(parents=True)
+    path, second = top / "f", top / "second"
+    path.write_bytes(b"content")
+    path.chmod(mode)
+    path.rename(top / "d" / "g")
+    os.link(top / "d" / "g", second)
+    os.utime(second, ns=(1, 2))
+    assert stat.S_IMODE(second.stat().st_mode) == mode
+    if mode & 0o200:
+        fd = os.open(second, os.O_WRONLY | os.O_APPEND)
+        os.write(fd, b" and more")
+        os.close(fd)
+        os.truncate(second, 7)
+    else:
+        with pytest.raises(PermissionError):
+            os.truncate(second, 0)
+        with pytest.raises(PermissionError):
+            os.open(second, os.O_WRONLY)
+
+
+def look_at_file_of_mode(top: Path) -> None:
+    third = (top / "second").rename(top / "third")
+    third.chmod(0o600)
+    assert (top / "d" / "g").read_bytes() == b"content"
+    shutil.rmtree(top)
 
 
 def test_a_file_made_read_only_can_be_written_by_who_made_it(

@@ -28,22 +28,14 @@ CONTENT = {name: random.Random(name).randbytes(BLOCKS * BLOCK - 100) for name in
 
 @pytest.fixture
 def lowers(mount: Mount) -> dict[str, Path]:
-    """Where the files are below: told apart by size while they are written, for their names are secret."""
+    """Where things are below: users see the lower inode numbers. It is not mounted any more."""
     (mount.path / "d").mkdir()
     for name, content in CONTENT.items():
         (mount.path / name).write_bytes(content)
+    numbers = {(mount.path / name).stat().st_ino: name for name in ("d", *CONTENT)}
     mount.umount()
-    (directory,) = (entry for entry in mount.lower.iterdir() if entry.is_dir())
-    found = {"d": directory, "d/three": next(e for e in directory.iterdir() if e.stat().st_size > BLOCK)}
-    pair = [entry for entry in mount.lower.iterdir() if entry.is_file() and entry.stat().st_size > BLOCK]
-    mount.mount()
-    os.truncate(mount.path / "one", BLOCK)
-    mount.umount()
-    pair.sort(key=lambda entry: entry.stat().st_size)
-    mount.mount()
-    (mount.path / "one").write_bytes(CONTENT["one"])
-    mount.umount()
-    return found | {"one": pair[0], "two": pair[1]}
+    found = {numbers.get(path.stat().st_ino): path for path in mount.lower.rglob("*")}
+    return {name: path for name, path in found.items() if name}
 
 
 def logged(envfs_home: Path) -> str:
