@@ -224,3 +224,15 @@ def test_a_file_without_a_name_can_be_opened_again_through_its_node(fs: Session)
         number = fs.fs.add_handle(node, content)
         assert read_all(content) == b"held"
         fs.fs.release(number)
+
+
+def test_what_was_just_made_is_never_what_had_its_inode_number_before(fs: Session) -> None:
+    """Removed in the lower directory, behind our back, and the number given out again at once, as ext4 does."""
+    fs.write(b"a", b"1")
+    old = fs.node(b"a")
+    found = fs.fs.tree.stat(old)
+    new = fs.fs.state.nodes.adopt_new(fs.fs.tree.node(1), b"b", b"b", b"b", found)
+    assert new is not old
+    assert new.node_id != old.node_id
+    with pytest.raises(OSError, match="Stale"):
+        fs.fs.tree.stat(old)
