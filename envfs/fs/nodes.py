@@ -90,6 +90,11 @@ class Node:
         self.directory_fd = -1
         self.no_xattrs = False
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether it stands for nothing in the lower directory any more; see `NodeTable.retire`."""
+        return self.lower_ino < 0
+
     def is_fresh(self) -> bool:
         """Whether it is so new that nothing of it is on the disk, and nobody was told so; to be asked of a file."""
         return self.made > 0 and time.monotonic() - self.made < _FRESH
