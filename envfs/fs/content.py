@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MOST_SEALED = 1 << 32
 # So many sealed blocks at most are not yet in the header, so that a crash forgets few.
 _RECORD_EVERY = 1 << 20
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Buffers:
@@ -228,6 +229,8 @@ class Content:
         self.writes += 1
         if self.position < 0:
             if first == 0:
+                if HEADER_SIZE + count > _PAGE:  # a kill cannot tear a page
+                    self._record_undo(0, view, b"", new_size, cuts=False)
                 self._write_with_header(view)
                 self.size = new_size
                 return
@@ -362,6 +365,7 @@ class Content:
                 write_all(self.fd, header + bytes(blocks), 0)
             except OSError:
                 os.ftruncate(self.fd, 0)
+                self.undo.clear()
                 raise
         self.position = 0
 

@@ -251,3 +251,38 @@ def test_an_orderly_end_leaves_no_record(lab: Lab) -> None:
     assert record(lab).exists()
     lab.unmount()
     assert not record(lab).exists()
+
+
+@pytest.mark.parametrize("size", [100, 3044, 3045, B, 5 * B + 100])
+@pytest.mark.parametrize("pages", [0, 1, 2, 5])
+def test_the_first_write_to_a_file_is_there_whole_or_not_at_all(lab: Lab, size: int, pages: int) -> None:
+    """Header and blocks in one call; nothing was there before, and half a block would be unreadable for ever."""
+    lab.mount().write(b"other", b"untouched" * 1000)
+    lab.unmount()
+    child = os.fork()
+    if child == 0:
+        try:
+            lab.session = None
+            lab.reopen_engine()
+            session = lab.mount()
+            with session.created(b"f") as content:
+                whole = os.pwritev
+
+                def torn(fd: int, buffers: list[bytes], offset: int) -> int:
+                    if fd != content.fd:
+                        return whole(fd, buffers, offset)
+                    data = b"".join(bytes(buffer) for buffer in buffers)
+                    whole(fd, [data[: min(pages * PAGE, (len(data) - 1) // PAGE * PAGE)]], offset)
+                    os._exit(9)
+
+                os.pwritev = torn  # type: ignore[assignment]
+                content.write(0, b"n" * size)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    session = lab.mount()
+    assert session.read(b"f") == b""
+    assert session.size(b"f") == 0
+    assert session.read(b"other") == b"untouched" * 1000
+    session.write(b"f", b"again")
+    assert lab.mount().read(b"f") == b"again"
