@@ -52,7 +52,7 @@ class Disk:
     def _mount(self, image: Path, name: str) -> Path:
         path = self._base / name
         path.mkdir()
-        command = ["mount", "-o", "loop,noauto_da_alloc", image, path]
+        command = ["mount", "-o", "loop,noauto_da_alloc", str(image), str(path)]
         subprocess.run(command, timeout=60, check=True, capture_output=True)
         return path
 
