@@ -116,5 +116,61 @@ class UnsupportedOperation(KmsError):
     code = "UnsupportedOperationException"
 
 
+class InvalidGrantToken(KmsError):
+    code = "InvalidGrantTokenException"
+
+
+class InvalidGrantId(KmsError):
+    code = "InvalidGrantIdException"
+
+
+class InvalidMarker(KmsError):
+    code = "InvalidMarkerException"
+
+
+class InvalidTag(KmsError):
+    code = "TagException"
+
+
+class IncorrectKeyMaterial(KmsError):
+    """Other material than the key had before: what was encrypted under it could not be decrypted any more."""
+
+    code = "IncorrectKeyMaterialException"
+
+
+class ExpiredImportToken(KmsError):
+    code = "ExpiredImportTokenException"
+
+
+class InvalidImportToken(KmsError):
+    code = "InvalidImportTokenException"
+
+
+class InvalidSignature(KmsError):
+    """The signature is not that of the message under the key."""
+
+    code = "KMSInvalidSignatureException"
+
+
+class InvalidMac(KmsError):
+    code = "KMSInvalidMacException"
+
+
+class DryRunOperation(KmsError):
+    """The request would have succeeded, and asked not to be carried out."""
+
+    code = "DryRunOperationException"
+
+
+class Conflict(KmsError):
+    """The resource is in another state than the operation needs, for the moment."""
+
+    code = "ConflictException"
+
+
+class CustomKeyStoreNotFound(KmsError):
+    code = "CustomKeyStoreNotFoundException"
+
+
 class Internal(KmsError):
     """The KMS itself failed: its store, or its audit trail."""

@@ -39,6 +39,10 @@ class Label(enum.Enum):
     ROOT_SLOT = "root slot"
     STORE = "store"
     AUDIT_CHAIN = "audit chain"
+    MATERIAL_ID = "material id"
+    GRANT_TOKEN = "grant token"  # noqa: S105 - a label
+    IMPORT_TOKEN = "import token"  # noqa: S105
+    ACCESS_KEY = "access key"
 
 
 def derive(key: Secret | bytes | bytearray, label: Label, context: bytes = b"", length: int = 32) -> bytes:

@@ -17,7 +17,7 @@ from envfs.errors import ConfigError
 from envfs.kms.arn import Account
 from envfs.kms.engine import DATABASE, check_home
 from envfs.kms.keyring import Keyring
-from envfs.kms.model import ENCRYPT_DECRYPT, ORIGIN_ENVFS, SYMMETRIC_DEFAULT, KeyManager, KeyState
+from envfs.kms.model import ENCRYPT_DECRYPT, ORIGIN_KMS, SYMMETRIC_DEFAULT, KeyManager, KeyState
 from envfs.kms.policy.defaults import default_key_policy
 from envfs.kms.rootkey import (
     KEY_FILE,
@@ -131,7 +131,7 @@ def _fill(path: Path, root_key: Secret, row: StoreRow, slot: RootSlotRow, policy
                     KeyManager.OWNED.value,
                     SYMMETRIC_DEFAULT,
                     ENCRYPT_DECRYPT,
-                    ORIGIN_ENVFS,
+                    ORIGIN_KMS,
                     KeyState.ENABLED.value,
                     "envfs itself",
                     row.created,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-from envfs.errors import AccessDenied, EnvfsError
+from envfs.errors import AccessDenied, DryRunOperation, EnvfsError
 from envfs.kms.actions import PREFIX
 from envfs.kms.arn import Account
 from envfs.kms.audit.record import Call, Recorder
@@ -150,6 +150,12 @@ class Core:
             self._record(call, None)
             call.is_recorded = True
         self._refresh()
+
+    @staticmethod
+    def _stop_dry_run(call: Call) -> None:
+        """Where a call has passed every check, and before it has any effect."""
+        if call.facts.dry_run:
+            raise DryRunOperation("the request would have succeeded, but the DryRun option is set")
 
     def _now(self) -> int:
         """Seconds since 1970, as rows have them."""

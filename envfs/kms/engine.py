@@ -15,15 +15,15 @@ from typing import Final, Self
 from envfs.crypto.secret import Secret
 from envfs.errors import ConfigError, EnvfsError, IntegrityError
 from envfs.format.blob import Blob
-from envfs.kms.administrative import AdministrativeOperations
 from envfs.kms.arn import Account
 from envfs.kms.audit.record import Recorder
 from envfs.kms.audit.trail import AUDIT_DIRECTORY, AuditTrail
 from envfs.kms.audit.verify import Verification, verify_trail
 from envfs.kms.core import UserDirectory
-from envfs.kms.cryptographic import CryptographicOperations
 from envfs.kms.keyring import Keyring
 from envfs.kms.migrations import open_sealed
+from envfs.kms.operations.keys import KeyOperations
+from envfs.kms.operations.symmetric import SymmetricOperations
 from envfs.kms.rootkey import Unlock, open_slots
 from envfs.kms.schema import ROOT_SLOTS, STORE, RootSlotRow, StoreRow
 from envfs.kms.sealed_store import SealedStore
@@ -46,7 +46,7 @@ class HostUsers:
             return None
 
 
-class Engine(CryptographicOperations, AdministrativeOperations):
+class Engine(SymmetricOperations, KeyOperations):
     """All operations of a KMS in one directory. Used from one thread at a time, and not carried over a fork.
 
     Every call first looks whether another process changed the store, so a change counts from the next call on.

@@ -9,6 +9,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from envfs.crypto.kdf import Label, derive
+from envfs.crypto.mac import mac
 from envfs.crypto.secret import Secret
 from envfs.errors import IntegrityError
 from envfs.kms.schema import BackingKeyRow, encode_fields
@@ -26,13 +27,36 @@ class Keyring:
         self._unwrapped: dict[bytes, tuple[bytes, Secret]] = {}
 
     def new_backing_key(self, key_id: bytes, version: int, spec: str, created: int) -> BackingKeyRow:
-        """A random backing key, wrapped."""
+        """A random backing key of 32 bytes, wrapped."""
+        with Secret.random(BACKING_KEY_SIZE) as material:
+            return self.wrap(key_id, version, spec, material, created)
+
+    def wrap(
+        self, key_id: bytes, version: int, spec: str, material: Secret, created: int, public_key: bytes = b""
+    ) -> BackingKeyRow:
+        """`material` (raw bytes of a symmetric key, PKCS #8 in DER of a private one) as a new backing key."""
         backing_key_id = os.urandom(16)
         cipher = AESGCM(derive(self._root_key, Label.BACKING_KEY, backing_key_id))
-        with Secret.random(BACKING_KEY_SIZE) as key:
-            # A fixed nonce is unique here: the id has just been drawn, so the derived key encrypts nothing else.
-            wrapped = cipher.encrypt(_ZERO_NONCE, key.expose(), self._fields(key_id, version, spec))
-        return BackingKeyRow(backing_key_id, key_id, version, spec, wrapped, created)
+        # A fixed nonce is unique here: the id has just been drawn, so the derived key encrypts nothing else.
+        wrapped = cipher.encrypt(_ZERO_NONCE, material.expose(), self._fields(key_id, version, spec))
+        material_id = self.material_id(key_id, material)
+        return BackingKeyRow(
+            backing_key_id, key_id, version, spec, wrapped, created, public_key=public_key, material_id=material_id
+        )
+
+    def wrap_again(self, row: BackingKeyRow, material: Secret) -> BackingKeyRow:
+        """`row`, whose material is gone, with the same material once more. ValueError if it is another."""
+        if self.material_id(row.key_id, material) != row.material_id:
+            raise ValueError("other material than the backing key had")
+        cipher = AESGCM(derive(self._root_key, Label.BACKING_KEY, row.backing_key_id))
+        # Key and nonce meet again, but with the very same plaintext and associated data: the outcome is the same bytes.
+        wrapped = cipher.encrypt(_ZERO_NONCE, material.expose(), self._fields(row.key_id, row.version, row.spec))
+        return row._replace(wrapped=wrapped)
+
+    def material_id(self, key_id: bytes, material: Secret) -> bytes:
+        """32 bytes that name the material and tell nothing of it, however few bits it may have."""
+        key = derive(self._root_key, Label.MATERIAL_ID, self._store_id)
+        return mac(key, encode_fields(("material", key_id, bytes(material.expose()))))
 
     def cached(self, key_id: bytes, backing_key_id: bytes) -> Secret | None:
         """The backing key, if it was unwrapped before and belongs to the key `key_id`."""

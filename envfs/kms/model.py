@@ -12,7 +12,7 @@ Access: TypeAlias = Literal["read", "write", "create"]
 
 SYMMETRIC_DEFAULT = "SYMMETRIC_DEFAULT"
 ENCRYPT_DECRYPT = "ENCRYPT_DECRYPT"
-ORIGIN_ENVFS = "ENVFS"
+ORIGIN_KMS = "AWS_KMS"  # AWS's word for material that the KMS made itself
 ORIGIN_EXTERNAL = "EXTERNAL"
 
 
@@ -50,11 +50,19 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What policies may ask about a request beside its encryption context. A mount passes "envfs" as `via_service`."""
+    """What comes with a request beside its parameters and its encryption context.
+
+    A mount passes "envfs" as `via_service`. `grant_tokens` (at most 10) are checked and otherwise not needed, since a
+    grant counts from the moment that it is made. With `dry_run` a request that would succeed raises DryRunOperation.
+    """
 
     via_service: str | None = None
     path: str | None = None
     access: Access | None = None
+    source_ip: str | None = None
+    user_agent: str | None = None
+    grant_tokens: tuple[str, ...] = ()
+    dry_run: bool = False
 
 
 NO_FACTS = RequestFacts()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x454E564B  # "ENVK"
 
 Value: TypeAlias = int | str | bytes
@@ -50,6 +50,10 @@ class RootSlotRow(NamedTuple):
 
 
 class KeyRow(NamedTuple):
+    """A CMK. `rotation_period` is in days; times are in seconds since 1970; 0 is never. `due`: when maintenance has to
+    look at the key next, the earliest of its times and those of its backing keys.
+    """
+
     key_id: bytes
     manager: str
     spec: str
@@ -60,15 +64,29 @@ class KeyRow(NamedTuple):
     created: int
     backing_key_id: bytes
     policy: str
+    deletion_date: int = 0
+    rotation_period: int = 0
+    next_rotation: int = 0
+    due: int = 0
 
 
 class BackingKeyRow(NamedTuple):
+    """One piece of a CMK's material. `wrapped` is empty where imported material was deleted or has expired (`valid_to`,
+    0: never); `material_id` then tells whether the same is imported again. `rotation_type` says how it came to be: "",
+    `AUTOMATIC` or `ON_DEMAND`. `public_key` (SubjectPublicKeyInfo, DER) is empty for symmetric keys.
+    """
+
     backing_key_id: bytes
     key_id: bytes
     version: int
     spec: str
     wrapped: bytes
     created: int
+    rotation_type: str = ""
+    public_key: bytes = b""
+    material_id: bytes = b""
+    description: str = ""
+    valid_to: int = 0
 
 
 class AliasRow(NamedTuple):
@@ -81,6 +99,39 @@ class IdentityPolicyRow(NamedTuple):
     principal: str
     name: str
     policy: str
+    created: int
+
+
+class GrantRow(NamedTuple):
+    """A grant. `operations` are sorted and joined by commas; `constraint_kind` is "", `EncryptionContextEquals` or
+    `EncryptionContextSubset`, and `constraint_context` an encoded encryption context (FORMAT.md section 3).
+    """
+
+    grant_id: str
+    key_id: bytes
+    name: str
+    grantee: str
+    retiring: str
+    issuing_account: str
+    operations: str
+    constraint_kind: str
+    constraint_context: bytes
+    created: int
+
+
+class TagRow(NamedTuple):
+    key_id: bytes
+    name: str
+    value: str
+
+
+class AccessKeyRow(NamedTuple):
+    """What a Unix user signs requests with over TCP; `wrapped` is the secret access key under the root key."""
+
+    access_key_id: str
+    uid: int
+    user: str
+    wrapped: bytes
     created: int
 
 
@@ -150,13 +201,15 @@ KEYS: Final = Table(
     KeyRow._make,
     (("key_id", "BLOB"), ("manager", "TEXT"), ("spec", "TEXT"), ("usage", "TEXT"), ("origin", "TEXT"),
      ("state", "TEXT"), ("description", "TEXT"), ("created", "INTEGER"), ("backing_key_id", "BLOB"),
-     ("policy", "TEXT")),
+     ("policy", "TEXT"), ("deletion_date", "INTEGER"), ("rotation_period", "INTEGER"), ("next_rotation", "INTEGER"),
+     ("due", "INTEGER")),
 )  # fmt: skip
 BACKING_KEYS: Final = Table(
     "backing_keys",
     BackingKeyRow._make,
     (("backing_key_id", "BLOB"), ("key_id", "BLOB"), ("version", "INTEGER"), ("spec", "TEXT"), ("wrapped", "BLOB"),
-     ("created", "INTEGER")),
+     ("created", "INTEGER"), ("rotation_type", "TEXT"), ("public_key", "BLOB"), ("material_id", "BLOB"),
+     ("description", "TEXT"), ("valid_to", "INTEGER")),
 )  # fmt: skip
 ALIASES: Final = Table("aliases", AliasRow._make, (("name", "TEXT"), ("key_id", "BLOB"), ("created", "INTEGER")))
 IDENTITY_POLICIES: Final = Table(
@@ -164,6 +217,19 @@ IDENTITY_POLICIES: Final = Table(
     IdentityPolicyRow._make,
     (("principal", "TEXT"), ("name", "TEXT"), ("policy", "TEXT"), ("created", "INTEGER")),
     key_length=2,
+)
+GRANTS: Final = Table(
+    "grants",
+    GrantRow._make,
+    (("grant_id", "TEXT"), ("key_id", "BLOB"), ("name", "TEXT"), ("grantee", "TEXT"), ("retiring", "TEXT"),
+     ("issuing_account", "TEXT"), ("operations", "TEXT"), ("constraint_kind", "TEXT"), ("constraint_context", "BLOB"),
+     ("created", "INTEGER")),
+)  # fmt: skip
+TAGS: Final = Table("tags", TagRow._make, (("key_id", "BLOB"), ("name", "TEXT"), ("value", "TEXT")), key_length=2)
+ACCESS_KEYS: Final = Table(
+    "access_keys",
+    AccessKeyRow._make,
+    (("access_key_id", "TEXT"), ("uid", "INTEGER"), ("user", "TEXT"), ("wrapped", "BLOB"), ("created", "INTEGER")),
 )
 PINS: Final = Table(
     "pins", PinRow._make, (("uid", "INTEGER"), ("name", "TEXT"), ("created", "INTEGER")), unique=("name",)
@@ -184,5 +250,7 @@ STATE: Final = Table(
     "state", StateRow._make, (("id", "INTEGER"), ("generation", "INTEGER"), ("mac", "BLOB")), sealed=False
 )
 
-SEALED_TABLES: Final = (STORE, ROOT_SLOTS, KEYS, BACKING_KEYS, ALIASES, IDENTITY_POLICIES, PINS, AUDIT_CHAINS)
+SEALED_TABLES: Final = (
+    STORE, ROOT_SLOTS, KEYS, BACKING_KEYS, ALIASES, GRANTS, TAGS, IDENTITY_POLICIES, ACCESS_KEYS, PINS, AUDIT_CHAINS,
+)  # fmt: skip
 ALL_TABLES: Final = (*SEALED_TABLES, SETS, STATE)

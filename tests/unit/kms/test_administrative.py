@@ -48,7 +48,7 @@ def test_a_new_key(engine: Engine, clock: Clock) -> None:
         KeyManager.CUSTOMER,
         "SYMMETRIC_DEFAULT",
         "ENCRYPT_DECRYPT",
-        "ENVFS",
+        "AWS_KMS",
     )
     assert (made.description, made.created, made.enabled) == ("payroll", int(clock.now), True)
     assert engine.get_key_policy(OWNER, made.key_id) == default_key_policy(ACCOUNT)

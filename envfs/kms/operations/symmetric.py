@@ -35,7 +35,7 @@ _NOT_THIS_BLOB: Final = "the ciphertext refers to a key that does not exist, or 
 _ALGORITHM: Final[Mapping[str, ConditionValue]] = {"kms:encryptionalgorithm": SYMMETRIC_DEFAULT}
 
 
-class CryptographicOperations(Core):
+class SymmetricOperations(Core):
     """No plaintext leaves before its audit record is written."""
 
     def generate_data_key(

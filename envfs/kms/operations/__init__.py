@@ -1,0 +1,1 @@
+"""The operations of the KMS, a module for each group of them."""

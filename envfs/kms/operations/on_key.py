@@ -1,0 +1,56 @@
+"""What the operations on one key share: finding it, authorising the call, and reading it again within a change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from envfs.errors import AccessDenied, NotFound
+from envfs.kms.audit.record import Call
+from envfs.kms.catalogue import Key
+from envfs.kms.core import Core
+from envfs.kms.model import Principal, RequestFacts
+from envfs.kms.policy.decision import Decision, Reason
+from envfs.kms.policy.request import ConditionValue
+from envfs.kms.schema import KeyRow
+
+
+class OnKey(Core):
+    """Base of the operations on one key."""
+
+    @contextmanager
+    def _on_key(
+        self,
+        event: str,
+        principal: Principal,
+        key_id: str,
+        facts: RequestFacts,
+        parameters: Mapping[str, object] | None = None,
+        extra: Mapping[str, ConditionValue] | None = None,
+        *,
+        changes: bool = False,
+    ) -> Iterator[tuple[Call, Key]]:
+        """A call about one key, authorised by its policy. `changes`: it is refused on a key that envfs manages."""
+        recorded = {"requestedKeyId": key_id, **(parameters or {})}
+        with self._recorded(event, principal, facts, recorded) as call:
+            key = self._catalogue.resolve(key_id)
+            call.key_arn = key.arn
+            if changes and key.is_service_managed:
+                call.decisions.append(Decision(allowed=False, reason=Reason.SERVICE_MANAGED))
+                raise AccessDenied(
+                    f"{key.arn} is managed by envfs: nobody can change its policy, its aliases or its state",
+                    hint="use a key of your own: envfs key create",
+                )
+            self._authorise_key(call, key, extra=extra or {})
+            yield call, key
+
+    def _current(self, call: Call, key: Key) -> KeyRow:
+        """The key's row as it is in this transaction; authorised again if anything changed since it was authorised."""
+        if not self._refresh():
+            return key.row
+        current = self._catalogue.find(key.row.key_id)
+        if current is None:
+            raise NotFound(f"there is no key {key.arn} any more")
+        call.decisions.clear()
+        self._authorise_key(call, current)
+        return current.row
