@@ -28,9 +28,15 @@ from tests.reference.structures import (
 TABLES = {
     "store": "id store_id partition region account owner_uid created",
     "root_slots": "slot_id kind parameters wrapped created",
-    "keys": "key_id manager spec usage origin state description created backing_key_id policy",
-    "backing_keys": "backing_key_id key_id version spec wrapped created",
+    "keys": "key_id manager spec usage origin state description created backing_key_id policy"
+    " deletion_date rotation_period next_rotation due",
+    "backing_keys": "backing_key_id key_id version spec wrapped created rotation_type public_key material_id"
+    " description valid_to",
     "aliases": "name key_id created",
+    "grants": "grant_id key_id name grantee retiring issuing_account operations constraint_kind constraint_context"
+    " created",
+    "tags": "key_id name value",
+    "access_keys": "access_key_id uid user wrapped created",
     "identity_policies": "principal name policy created",
     "pins": "uid name created",
     "audit_chains": "chain_id sequence tag size sealed created",
@@ -68,7 +74,7 @@ class Kms:
         (application,) = self.database.execute("PRAGMA application_id").fetchone()
         (schema,) = self.database.execute("PRAGMA user_version").fetchone()
         need(application == 0x454E564B, FormatError("kms.db is not the database of a KMS"))
-        need(schema == 1, UnsupportedVersion(f"kms.db has schema version {schema}"))
+        need(schema == 2, UnsupportedVersion(f"kms.db has schema version {schema}"))
         (self.store_id,) = self.database.execute("SELECT store_id FROM store").fetchone()
         self.root_key = self._root_key(key_file, passphrase)
         self._verify()
