@@ -1,0 +1,78 @@
+"""Import tokens: the private half of a wrapping key, sealed and handed to the caller, so that nothing is kept
+(FORMAT.md 9.6).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from envfs.crypto.aead import TAG_SIZE
+from envfs.crypto.kdf import Label, derive
+from envfs.crypto.secret import Secret
+from envfs.errors import InvalidImportToken
+from envfs.kms.material.wrapping import WRAPPING_ALGORITHMS
+from envfs.kms.schema import encode_fields
+
+MAGIC: Final = b"EI"
+TOKEN_VERSION: Final = 1
+LIFETIME: Final = 24 * 3600
+SALT_SIZE: Final = 32
+MAX_TOKEN_SIZE: Final = 6144
+
+_HEADER: Final = struct.Struct(">2sBB16sQ32s")
+_ZERO_NONCE: Final = bytes(12)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportToken:
+    """`key_id`: the key that it is for; `valid_to` in seconds since 1970; `wrapping_key` as PKCS #8 in DER."""
+
+    key_id: bytes
+    algorithm: str
+    valid_to: int
+    wrapping_key: Secret
+
+
+def seal_token(root_key: Secret, store_id: bytes, token: ImportToken) -> bytes:
+    """The token as its caller gets it."""
+    salt = os.urandom(SALT_SIZE)
+    number = WRAPPING_ALGORITHMS.index(token.algorithm) + 1
+    header = _HEADER.pack(MAGIC, TOKEN_VERSION, number, token.key_id, token.valid_to, salt)
+    # A fixed nonce is unique here: 256 random bits of salt make a key that encrypts nothing else.
+    sealed = _cipher(root_key, salt).encrypt(_ZERO_NONCE, token.wrapping_key.expose(), _associated(store_id, header))
+    return header + sealed
+
+
+def open_token(root_key: Secret, store_id: bytes, raw: bytes) -> ImportToken:
+    """What `seal_token` sealed. InvalidImportToken for everything else; whether it is still valid is not looked at."""
+    if not _HEADER.size + TAG_SIZE < len(raw) <= MAX_TOKEN_SIZE:
+        raise _not_ours()
+    header = bytes(raw[: _HEADER.size])
+    magic, version, number, key_id, valid_to, salt = _HEADER.unpack(header)
+    if magic != MAGIC or version != TOKEN_VERSION or not 1 <= number <= len(WRAPPING_ALGORITHMS):
+        raise _not_ours()
+    try:
+        plain = _cipher(root_key, salt).decrypt(_ZERO_NONCE, raw[_HEADER.size :], _associated(store_id, header))
+    except InvalidTag:
+        raise _not_ours() from None
+    return ImportToken(key_id, WRAPPING_ALGORITHMS[number - 1], valid_to, Secret(plain))
+
+
+def _cipher(root_key: Secret, salt: bytes) -> AESGCM:
+    return AESGCM(derive(root_key, Label.IMPORT_TOKEN, salt))
+
+
+def _associated(store_id: bytes, header: bytes) -> bytes:
+    return encode_fields(("import token", store_id, header))
+
+
+def _not_ours() -> InvalidImportToken:
+    return InvalidImportToken(
+        "the import token is none of this KMS", hint="get one, with its public key, from GetParametersForImport"
+    )
