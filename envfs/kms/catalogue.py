@@ -6,13 +6,25 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from envfs.errors import NotFound
+from envfs.errors import InvalidArn, NotFound
+from envfs.format.context import decode_context
 from envfs.kms.arn import Account, KeyReference, key_id_text
-from envfs.kms.model import KeyManager, KeyMetadata, KeyState, Principal
+from envfs.kms.model import Grant, GrantConstraints, KeyManager, KeyMetadata, KeyState, Principal
+from envfs.kms.policy.grants import GrantSet
 from envfs.kms.policy.parser import parse_identity_policy, parse_key_policy
 from envfs.kms.policy.request import KeyFacts
 from envfs.kms.policy.statement import Policy
-from envfs.kms.schema import ALIASES, BACKING_KEYS, IDENTITY_POLICIES, KEYS, BackingKeyRow, KeyRow
+from envfs.kms.schema import (
+    ALIASES,
+    BACKING_KEYS,
+    GRANTS,
+    IDENTITY_POLICIES,
+    KEYS,
+    TAGS,
+    BackingKeyRow,
+    GrantRow,
+    KeyRow,
+)
 from envfs.kms.sealed_store import SealedStore
 
 K = TypeVar("K")
@@ -21,7 +33,7 @@ V = TypeVar("V")
 # A cache must not grow with the number of users or keys that ever came by.
 _MAX_CACHED: Final = 20_000
 
-_KEY_TABLES: Final = frozenset({KEYS.name, ALIASES.name})
+_KEY_TABLES: Final = frozenset({KEYS.name, ALIASES.name, TAGS.name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,7 @@ class Catalogue:
         self._keys: dict[bytes, Key] = {}
         self._aliases: dict[str, bytes] = {}
         self._references: dict[str, KeyReference] = {}  # what a text means does not depend on the store
+        self._grants: dict[bytes, GrantSet] = {}
         self._identity: dict[tuple[str, frozenset[str]], tuple[Policy, ...]] = {}
 
     def drop(self, tables: frozenset[str]) -> None:
@@ -70,6 +83,8 @@ class Catalogue:
         if tables & _KEY_TABLES:
             self._keys.clear()
             self._aliases.clear()
+        if GRANTS.name in tables:
+            self._grants.clear()
         if IDENTITY_POLICIES.name in tables:
             self._identity.clear()
 
@@ -85,13 +100,19 @@ class Catalogue:
             self._keys[key_id] = key
         return key
 
-    def resolve(self, reference: str) -> Key:
-        """The key that a caller names by id, ARN, alias or alias ARN. NotFound, InvalidArn or InvalidAliasName."""
+    def resolve(self, reference: str, *, aliases: bool = True) -> Key:
+        """The key that a caller names by id, ARN, alias or alias ARN. NotFound, InvalidArn or InvalidAliasName.
+
+        Without `aliases` by id or ARN only: AWS answers NotFound to an alias then, and InvalidArn to its ARN.
+        """
         parsed = self._references.get(reference)
         if parsed is None:
             parsed = self._account.parse_reference(reference)
             _limit(self._references)
             self._references[reference] = parsed
+        if parsed.alias is not None and not aliases:
+            error = InvalidArn if reference.startswith("arn:") else NotFound
+            raise error(f"{reference!r} is an alias, where a key id or a key ARN is needed")
         key_id = parsed.key_id if parsed.alias is None else self.alias_target(parsed.alias)
         key = None if key_id is None else self.find(key_id)
         if key is None:
@@ -118,6 +139,16 @@ class Catalogue:
     def backing_key(self, backing_key_id: bytes) -> BackingKeyRow | None:
         return self._store.get(BACKING_KEYS, backing_key_id)
 
+    def grants(self, key: Key) -> GrantSet:
+        """The grants on a key."""
+        found = self._grants.get(key.row.key_id)
+        if found is None:
+            rows = self._store.find(GRANTS, key_id=key.row.key_id)
+            found = GrantSet(to_grant(row, self._account) for row in rows)
+            _limit(self._grants)
+            self._grants[key.row.key_id] = found
+        return found
+
     def identity_policies(self, principal: Principal) -> tuple[Policy, ...]:
         """The policies attached to the principal or one of his groups, in the order of their owners' ARNs and their
         names.
@@ -141,8 +172,30 @@ class Catalogue:
         """The key of an authentic row."""
         arn = self._account.key_arn(row.key_id)
         aliases = tuple(alias.name for alias in self._store.find(ALIASES, key_id=row.key_id))
-        facts = KeyFacts(arn, row.spec, row.usage, row.origin, aliases)
+        tags = {tag.name: tag.value for tag in self._store.find(TAGS, key_id=row.key_id)}
+        facts = KeyFacts(arn, row.spec, row.usage, row.origin, aliases, tags)
         return Key(row, arn, KeyState(row.state), parse_key_policy(row.policy, self._account), facts)
+
+
+def to_grant(row: GrantRow, account: Account) -> Grant:
+    """The grant of an authentic row."""
+    pairs = decode_context(row.constraint_context)
+    constraints = {
+        "": None,
+        "EncryptionContextEquals": GrantConstraints(equals=pairs),
+        "EncryptionContextSubset": GrantConstraints(subset=pairs),
+    }[row.constraint_kind]
+    return Grant(
+        row.grant_id,
+        account.key_arn(row.key_id),
+        row.name,
+        row.grantee,
+        row.retiring,
+        row.issuing_account,
+        tuple(row.operations.split(",")),
+        constraints,
+        row.created,
+    )
 
 
 def _limit(cache: MutableMapping[K, V]) -> None:

@@ -6,21 +6,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final, Protocol
 
-from envfs.errors import AccessDenied, DryRunOperation, EnvfsError
+from envfs.crypto.kdf import Label
+from envfs.errors import AccessDenied, DryRunOperation, EnvfsError, Validation
 from envfs.kms.actions import PREFIX
 from envfs.kms.arn import Account
 from envfs.kms.audit.record import Call, Recorder
 from envfs.kms.catalogue import Catalogue, Key
+from envfs.kms.grant_token import GrantTokens
 from envfs.kms.keyring import Keyring
 from envfs.kms.model import NO_FACTS, Principal, RequestFacts
 from envfs.kms.policy.decision import Decision
 from envfs.kms.policy.evaluator import evaluate
-from envfs.kms.policy.request import NO_EXTRA, NO_PAIRS, ConditionValue, Request
+from envfs.kms.policy.request import NO_EXTRA, NO_PAIRS, ConditionValue, GrantTerms, Request
 from envfs.kms.schema import BACKING_KEYS, PINS
 from envfs.kms.sealed_store import SealedStore, Transaction
 from envfs.kms.states import check_state
 
 EVERY_RESOURCE: Final = "*"
+MAX_GRANT_TOKENS: Final = 10
 
 
 class UserDirectory(Protocol):
@@ -51,6 +54,7 @@ class Core:
         self._catalogue = Catalogue(store, account)
         self._pins: dict[int, str] | None = None
         self._principal_prefix = account.principal_prefix
+        self._grant_tokens = GrantTokens(keyring.mac(Label.GRANT_TOKEN))
 
     def _refresh(self) -> bool:
         """Every call begins with this: what another process changed counts from now on. True if anything did change."""
@@ -71,6 +75,8 @@ class Core:
         key: Key | None,
         resource: str = EVERY_RESOURCE,
         extra: Mapping[str, ConditionValue] = NO_EXTRA,
+        context: Mapping[str, str] | None = None,
+        proposal: GrantTerms | None = None,
     ) -> Request:
         assert call.principal is not None  # only calls of somebody are authorised
         return Request(
@@ -78,34 +84,62 @@ class Core:
             action,
             resource if key is None else key.arn,
             None if key is None else key.facts,
-            call.context,
+            call.context if context is None else context,
             call.facts,
             extra,
             self._clock(),
             self._account.account_id,
             self._principal_prefix,
+            proposal,
         )
 
     def _decide(self, request: Request, key: Key | None) -> Decision:
-        policy = None if key is None else key.policy
-        return evaluate(request, policy, self._catalogue.identity_policies(request.principal))
+        identity_policies = self._catalogue.identity_policies(request.principal)
+        if key is None:
+            return evaluate(request, None, identity_policies)
+        return evaluate(request, key.policy, identity_policies, self._catalogue.grants(key))
 
     def _authorise_key(
-        self, call: Call, key: Key, *, also: Sequence[str] = (), extra: Mapping[str, ConditionValue] = NO_EXTRA
+        self,
+        call: Call,
+        key: Key,
+        *,
+        action: str | None = None,
+        also: Sequence[str] = (),
+        extra: Mapping[str, ConditionValue] = NO_EXTRA,
+        context: Mapping[str, str] | None = None,
+        proposal: GrantTerms | None = None,
     ) -> None:
-        """AccessDenied unless policies allow the call's event and the actions `also`; then the key's state is looked
-        at.
+        """AccessDenied unless policies or grants allow `action` (by default the call's event) and the actions `also`;
+        then the key's state is looked at. `context`: the encryption context, if it is another than the call's.
         """
         call.key_arn = key.arn
-        for action in (PREFIX + call.event, *also):
-            decision = self._decide(self._request(call, action, key, extra=extra), key)
+        call.authorisation = {"action": action, "also": also, "extra": extra, "context": context, "proposal": proposal}
+        if call.facts.grant_tokens:
+            self._check_grant_tokens(call.facts.grant_tokens)
+        actions = (action or PREFIX + call.event, *also)
+        for one in actions:
+            decision = self._decide(self._request(call, one, key, EVERY_RESOURCE, extra, context, proposal), key)
             call.decisions.append(decision)
             if not decision.allowed:
-                raise self._denied(call, action, key.arn, decision)
+                raise self._denied(call, one, key.arn, decision)
         # After the decision: the state of a key is nothing that a stranger should learn.
-        check_state(call.event, key.state, key.row.origin, key.arn)
-        for action in also:
-            check_state(action.removeprefix(PREFIX), key.state, key.row.origin, key.arn)
+        for one in actions:
+            check_state(one.removeprefix(PREFIX), key.state, key.row.origin, key.arn)
+
+    def _authorise_key_again(self, call: Call, key: Key) -> None:
+        """The same once more, after something changed: as `_authorise_key` was asked the last time."""
+        call.decisions.clear()
+        self._authorise_key(call, key, **(call.authorisation or {}))
+
+    def _check_grant_tokens(self, tokens: Sequence[str]) -> None:
+        """Authentic ones are all right, whichever grants they are of: a grant counts from the moment that it is made,
+        with its token and without.
+        """
+        if len(tokens) > MAX_GRANT_TOKENS:
+            raise Validation(f"a request has at most {MAX_GRANT_TOKENS} grant tokens, not {len(tokens)}")
+        for token in tokens:
+            self._grant_tokens.open(token)
 
     def _authorise(
         self, call: Call, action: str, resource: str = EVERY_RESOURCE, extra: Mapping[str, ConditionValue] = NO_EXTRA

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from envfs.crypto.kdf import Label, derive
-from envfs.crypto.mac import mac
+from envfs.crypto.mac import Mac, mac
 from envfs.crypto.secret import Secret
 from envfs.errors import IntegrityError
 from envfs.kms.schema import BackingKeyRow, encode_fields
@@ -57,6 +57,10 @@ class Keyring:
         """32 bytes that name the material and tell nothing of it, however few bits it may have."""
         key = derive(self._root_key, Label.MATERIAL_ID, self._store_id)
         return mac(key, encode_fields(("material", key_id, bytes(material.expose()))))
+
+    def mac(self, label: Label) -> Mac:
+        """MACs of this store under a key of their own, which `label` names."""
+        return Mac(derive(self._root_key, label, self._store_id))
 
     def cached(self, key_id: bytes, backing_key_id: bytes) -> Secret | None:
         """The backing key, if it was unwrapped before and belongs to the key `key_id`."""

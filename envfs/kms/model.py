@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -113,3 +114,49 @@ class Alias:
     arn: str
     target_key_id: str
     created: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrantConstraints:
+    """What the encryption context of a request must be for a grant to allow it: `equals`, exactly these pairs;
+    `subset`, these among others. One of the two.
+    """
+
+    equals: Mapping[str, str] | None = None
+    subset: Mapping[str, str] | None = None
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The names that AWS has for those that are there."""
+        named = (("EncryptionContextEquals", self.equals), ("EncryptionContextSubset", self.subset))
+        return tuple(name for name, pairs in named if pairs is not None)
+
+    @property
+    def pairs(self) -> Mapping[str, str]:
+        """The pairs, whichever the kind."""
+        return {**(self.subset or {}), **(self.equals or {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One grant, as ListGrants tells it. `grantee` and `retiring` (may be empty) are ARNs, `created` is in
+    seconds since 1970.
+    """
+
+    grant_id: str
+    key_arn: str
+    name: str
+    grantee: str
+    retiring: str
+    issuing_account: str
+    operations: tuple[str, ...]
+    constraints: GrantConstraints | None
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedGrant:
+    """What CreateGrant answers. The token is told here and nowhere else."""
+
+    grant_id: str
+    token: str

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from envfs.errors import EnvfsError, KmsError
 from envfs.kms.actions import READ_ONLY
@@ -38,9 +38,24 @@ class AuditSink(Protocol):
 
 
 class Call:
-    """One call of the KMS while it is under way: what the audit record will tell. `principal` None: envfs itself."""
+    """One call of the KMS while it is under way: what the audit record will tell. `principal` None: envfs itself.
 
-    __slots__ = ("context", "decisions", "event", "facts", "is_recorded", "key_arn", "parameters", "principal")
+    `response`: what CloudTrail tells of the answer, where it does. `authorisation`: what the decision was asked for, so
+    that it can be asked for again.
+    """
+
+    __slots__ = (
+        "authorisation",
+        "context",
+        "decisions",
+        "event",
+        "facts",
+        "is_recorded",
+        "key_arn",
+        "parameters",
+        "principal",
+        "response",
+    )
 
     def __init__(
         self,
@@ -58,6 +73,8 @@ class Call:
         self.key_arn = ""
         self.is_recorded = False
         self.decisions: list[Decision] = []
+        self.response: Mapping[str, object] | None = None
+        self.authorisation: Mapping[str, Any] | None = None
 
 
 class Recorder:
@@ -84,6 +101,8 @@ class Recorder:
             _identity(principal, self._account),
             f',"eventTime":"{self._format_time(now)}"',
             _event(call.event, self._account.region),
+            "null" if call.response is None else compact(call.response),
+            ',"requestParameters":',
             _parameters(call),
             f',"requestID":"{_uuid(random, 0)}","eventID":"{_uuid(random, 32)}"',
             _resource(call.key_arn, self._account.account_id) if call.key_arn else "",
@@ -141,7 +160,7 @@ def _event(event: str, region: str) -> str:
     read_only = "true" if name in READ_ONLY else "false"
     return (
         f',"eventSource":{quote(f"{source}.envfs")},"eventName":{quote(name)},"awsRegion":{quote(region)}'
-        f',"readOnly":{read_only},"responseElements":null,"requestParameters":'
+        f',"readOnly":{read_only},"responseElements":'
     )
 
 
@@ -183,7 +202,8 @@ def _unix(principal: Principal | None, facts: RequestFacts) -> str:
 @lru_cache(maxsize=4096)
 def _decision_json(decision: Decision) -> str:
     statements: Sequence[dict[str, object]] = [statement._asdict() for statement in decision.statements]
-    return compact({"allowed": decision.allowed, "reason": decision.reason.value, "statements": statements})
+    shown = {"allowed": decision.allowed, "reason": decision.reason.value, "statements": statements}
+    return compact(shown | {"grant": decision.grant} if decision.grant else shown)
 
 
 def compact(value: object) -> str:

@@ -51,6 +51,5 @@ class OnKey(Core):
         current = self._catalogue.find(key.row.key_id)
         if current is None:
             raise NotFound(f"there is no key {key.arn} any more")
-        call.decisions.clear()
-        self._authorise_key(call, current)
+        self._authorise_key_again(call, current)
         return current.row

@@ -82,6 +82,7 @@ class KeyPolicyOperations(OnKey, IdentityOperations):
 
     def _check_lockout(self, call: Call, key: Key, policy: Policy) -> None:
         request = self._request(call, "kms:PutKeyPolicy", key)
+        # Without grants: none of them can allow it.
         if not evaluate(request, policy, self._catalogue.identity_policies(request.principal)).allowed:
             raise MalformedPolicy(
                 "the new key policy would not allow you to update the key policy in the future",

@@ -26,7 +26,7 @@ from envfs.kms.audit.record import Call
 from envfs.kms.catalogue import Key
 from envfs.kms.core import Core
 from envfs.kms.model import ENCRYPT_DECRYPT, NO_FACTS, SYMMETRIC_DEFAULT, DataKey, Principal, RequestFacts
-from envfs.kms.policy.request import ConditionValue
+from envfs.kms.policy.request import ConditionValue, alias_fact
 
 MAX_DATA_KEY_SIZE: Final = 1024
 
@@ -64,7 +64,7 @@ class SymmetricOperations(Core):
         if not 1 <= number_of_bytes <= MAX_DATA_KEY_SIZE:
             raise Validation(f"a data key has 1 to {MAX_DATA_KEY_SIZE} bytes, not {number_of_bytes}")
         key = self._resolve_for_encryption(call, key_id)
-        self._authorise_key(call, key, extra=_alias_fact(key_id))
+        self._authorise_key(call, key, extra=alias_fact(key_id))
         plaintext = Secret.random(number_of_bytes)
         return DataKey(plaintext, self._seal(key, plaintext.expose(), context_bytes), key.arn)
 
@@ -84,7 +84,7 @@ class SymmetricOperations(Core):
             if not 1 <= len(plaintext) <= MAX_PLAINTEXT_SIZE:
                 raise Validation(f"1 to {MAX_PLAINTEXT_SIZE} bytes can be encrypted, not {len(plaintext)}")
             key = self._resolve_for_encryption(call, key_id)
-            self._authorise_key(call, key, extra={**_ALGORITHM, **_alias_fact(key_id)})
+            self._authorise_key(call, key, extra={**_ALGORITHM, **alias_fact(key_id)})
             raw = plaintext.expose() if isinstance(plaintext, Secret) else plaintext
             blob = self._seal(key, raw, context_bytes)
         except EnvfsError as error:
@@ -211,9 +211,3 @@ def _encode_context(context: Mapping[str, str]) -> bytes:
         return encode_context(context)
     except FormatError as error:
         raise Validation(f"encryption {error.message}") from None
-
-
-def _alias_fact(key_id: str) -> Mapping[str, ConditionValue]:
-    """kms:RequestAlias, which is there only where the request used an alias."""
-    position = key_id.find("alias/")
-    return {"kms:requestalias": key_id[position:]} if position >= 0 else {}

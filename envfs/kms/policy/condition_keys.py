@@ -8,7 +8,7 @@ match.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -18,7 +18,9 @@ from envfs.kms.policy.request import CannotEvaluate, ConditionValue, KeyFacts, R
 Getter: TypeAlias = Callable[[Request], ConditionValue | None]
 
 _CONTEXT_PREFIX: Final = "kms:encryptioncontext:"
-_PREFIXED: Final = ("aws:principaltag/", "aws:resourcetag/", "aws:requesttag/")
+_RESOURCE_TAG_PREFIX: Final = "aws:resourcetag/"
+_REQUEST_TAG_PREFIX: Final = "aws:requesttag/"
+_PRINCIPAL_TAG_PREFIX: Final = "aws:principaltag/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +55,28 @@ def _key_property(name: str, read: Callable[[KeyFacts], ConditionValue]) -> Gett
     return getter
 
 
-def _encryption_context(name: str) -> Getter:
+def _look_up(pairs: Mapping[str, str], name: str, what: str) -> str | None:
+    """The value of `name`, whose case does not count in policies."""
     lower = name.lower()
+    found: str | None = None
+    for key, value in pairs.items():
+        if key.lower() == lower:
+            if found is not None:
+                raise CannotEvaluate(f"{what} several keys {name!r} that differ in case only")
+            found = value
+    return found
 
-    def getter(request: Request) -> str | None:
-        found: str | None = None
-        for key, value in request.context.items():
-            if key.lower() == lower:
-                if found is not None:
-                    raise CannotEvaluate(f"the encryption context has several keys {name!r} that differ in case only")
-                found = value
-        return found
 
-    return getter
+def _encryption_context(name: str) -> Getter:
+    return lambda request: _look_up(request.context, name, "the encryption context has")
+
+
+def _resource_tag(name: str) -> Getter:
+    return lambda request: None if request.key is None else _look_up(request.key.tags, name, "the key's tags have")
+
+
+def _absent(_: Request) -> None:
+    """For what a Unix host has not: the condition key exists, and no request has it."""
 
 
 def _current_time(request: Request) -> str:
@@ -84,6 +95,8 @@ _SIMPLE: Final = (
     ConditionKey("aws:PrincipalAccount", lambda request: request.principal.arn.split(":")[4]),
     ConditionKey("aws:username", lambda request: request.principal.name),
     ConditionKey("aws:userid", lambda request: str(request.principal.uid)),
+    ConditionKey("aws:SourceIp", lambda request: request.facts.source_ip),
+    ConditionKey("aws:UserAgent", lambda request: request.facts.user_agent),
     ConditionKey("aws:CurrentTime", _current_time),
     ConditionKey("aws:EpochTime", lambda request: str(int(request.now))),
     ConditionKey("envfs:Path", lambda request: request.facts.path),
@@ -95,9 +108,17 @@ _FROM_OPERATION: Final = (
     "kms:ExpirationModel", "kms:GrantConstraintType", "kms:GrantIsForAWSResource", "kms:GranteePrincipal",
     "kms:MacAlgorithm", "kms:MessageType", "kms:ReEncryptOnSameKey", "kms:RequestAlias",
     "kms:RetiringPrincipal", "kms:RotationPeriodInDays", "kms:ScheduleKeyDeletionPendingWindowInDays",
-    "kms:SigningAlgorithm", "kms:ValidTo", "aws:SourceIp",
+    "kms:SigningAlgorithm", "kms:ValidTo",
 )  # fmt: skip
 _FROM_OPERATION_MULTI_VALUED: Final = ("kms:GrantOperations", "aws:TagKeys")
+
+# Those whose name goes on with the name of a pair.
+_PREFIXED: Final[dict[str, Callable[[str], Getter]]] = {
+    _CONTEXT_PREFIX: _encryption_context,
+    _RESOURCE_TAG_PREFIX: _resource_tag,
+    _REQUEST_TAG_PREFIX: lambda name: _extra(_REQUEST_TAG_PREFIX + name),
+    _PRINCIPAL_TAG_PREFIX: lambda _: _absent,
+}
 
 _KEYS: Final = {
     key.name.lower(): key
@@ -112,11 +133,9 @@ _KEYS: Final = {
 def find_condition_key(name: str) -> ConditionKey:
     """The condition key called `name`, in any case. MalformedPolicy if there is none."""
     lower = name.lower()
-    if lower.startswith(_CONTEXT_PREFIX) and len(name) > len(_CONTEXT_PREFIX):
-        return ConditionKey(name, _encryption_context(name[len(_CONTEXT_PREFIX) :]))
-    for prefix in _PREFIXED:
+    for prefix, make in _PREFIXED.items():
         if lower.startswith(prefix) and len(name) > len(prefix):
-            return ConditionKey(name, _extra(name))
+            return ConditionKey(name, make(name[len(prefix) :]))
     key = _KEYS.get(lower)
     if key is None:
         raise MalformedPolicy(

@@ -1,5 +1,5 @@
-"""What an evaluation gives: the verdict and the statements that it rests on; the audit trail and the command line show
-the same.
+"""What an evaluation gives: the verdict and the statements or the grant that it rests on; the audit
+trail and the command line show the same.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ class Reason(enum.StrEnum):
     IDENTITY_POLICY = "identity-policy"  # with the key policy's delegation, where a key is involved
     ACCOUNT_ROOT = "account-root"
     NO_MATCH = "no-match"
+    GRANT = "grant"
     SERVICE_MANAGED = "service-managed"
     KEY_STATE = "key-state"
     UNKNOWN_KEY = "unknown-key"
@@ -44,7 +45,8 @@ _TEXTS = {
     Reason.KEY_POLICY: "allowed by",
     Reason.IDENTITY_POLICY: "allowed by",
     Reason.ACCOUNT_ROOT: "allowed to the owner of the KMS",
-    Reason.NO_MATCH: "denied: no statement allows it",
+    Reason.GRANT: "allowed by",
+    Reason.NO_MATCH: "denied: no statement and no grant allows it",
     Reason.SERVICE_MANAGED: "denied: envfs itself manages this key",
     Reason.KEY_STATE: "denied by the state of the key",
     Reason.UNKNOWN_KEY: "denied: there is no such key",
@@ -53,13 +55,16 @@ _TEXTS = {
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict on one action."""
+    """The verdict on one action. `grant` is the id of the grant that it rests on, if it rests on one."""
 
     allowed: bool
     reason: Reason
     statements: tuple[StatementRef, ...] = ()
+    grant: str = ""
 
     @cached_property
     def text(self) -> str:
         """For people: `denied by Deny statement 'NoRoot' of key policy`."""
-        return " ".join((_TEXTS[self.reason], " and ".join(statement.text for statement in self.statements))).rstrip()
+        grounds = [f"grant {self.grant}"] if self.grant else []
+        grounds += [statement.text for statement in self.statements]
+        return " ".join((_TEXTS[self.reason], " and ".join(grounds))).rstrip()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
-from envfs.kms.model import Principal, RequestFacts
+from envfs.kms.model import GrantConstraints, Principal, RequestFacts
 
 ConditionValue: TypeAlias = str | tuple[str, ...]
 
@@ -21,13 +21,22 @@ class CannotEvaluate(Exception):
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """What policies may ask about a key. `aliases` counts in identity policies only."""
+    """What policies may ask about a key. `aliases` counts in identity policies only; `tags` are those of the key."""
 
     arn: str
     spec: str
     usage: str
     origin: str
     aliases: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GrantTerms:
+    """What a grant that somebody wants to create would allow."""
+
+    operations: frozenset[str]
+    constraints: GrantConstraints | None
 
 
 class Request:
@@ -36,7 +45,7 @@ class Request:
     `action` has its prefix (`kms:Decrypt`). `resource` is a key's or alias's ARN, or "*" where no resource is involved;
     `key` the facts of the key, if there is one. `context` is the encryption context, `extra` holds condition keys
     (lower case) that the operation adds. `now` is in seconds since 1970, `account_id` the account of the KMS,
-    `principal_prefix` what its principals' ARNs begin with.
+    `principal_prefix` what its principals' ARNs begin with. `proposal`: in CreateGrant, the grant that is asked for.
     """
 
     __slots__ = (
@@ -49,6 +58,7 @@ class Request:
         "now",
         "principal",
         "principal_prefix",
+        "proposal",
         "resource",
     )
 
@@ -64,6 +74,7 @@ class Request:
         now: float,
         account_id: str,
         principal_prefix: str,
+        proposal: GrantTerms | None = None,
     ) -> None:
         self.principal = principal
         self.action = action
@@ -75,3 +86,10 @@ class Request:
         self.now = now
         self.account_id = account_id
         self.principal_prefix = principal_prefix
+        self.proposal = proposal
+
+
+def alias_fact(reference: str) -> Mapping[str, ConditionValue]:
+    """kms:RequestAlias, which is there only where the request named the key (`reference`) by an alias."""
+    position = reference.find("alias/")
+    return {"kms:requestalias": reference[position:]} if position >= 0 else NO_EXTRA

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from envfs.kms.model import RequestFacts
 from envfs.kms.policy.evaluator import evaluate
 from envfs.kms.policy.parser import parse_identity_policy, parse_key_policy
 from tests.unit.kms.kit import ACCOUNT, ALICE, person, policy, statement
-from tests.unit.kms.requests import request
+from tests.unit.kms.requests import KEY, request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -221,7 +222,7 @@ def test_context_keys_that_differ_in_case_only_fail_closed() -> None:
     assert denies(condition, ambiguous)
 
 
-FACTS = RequestFacts(via_service="envfs", path="/finance/a", access="create")
+FACTS = RequestFacts(via_service="envfs", path="/finance/a", access="create", source_ip="10.0.0.1", user_agent="Boto3")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,11 @@ FACTS = RequestFacts(via_service="envfs", path="/finance/a", access="create")
         ("aws:userid", "1001"),
         ("aws:CurrentTime", "2023-11-14T22:13:20+00:00"),
         ("aws:EpochTime", "1700000000"),
-        ("aws:PrincipalTag/team", "blue"),
+        ("aws:RequestTag/team", "blue"),
+        ("aws:ResourceTag/Team", "red"),
+        ("aws:resourcetag/TEAM", "red"),
+        ("aws:SourceIp", "10.0.0.1"),
+        ("aws:UserAgent", "Boto3"),
         ("envfs:Path", "/finance/a"),
         ("envfs:Access", "create"),
     ],
@@ -251,11 +256,22 @@ def test_condition_keys_of_a_request(key: str, value: str) -> None:
     extra = {
         "kms:encryptionalgorithm": "SYMMETRIC_DEFAULT",
         "kms:requestalias": "alias/one",
-        "aws:principaltag/team": "blue",
+        "aws:requesttag/team": "blue",
     }
-    asked = request(context={"colour": "red"}, facts=FACTS, extra=extra)
+    asked = request(key=replace(KEY, tags={"Team": "red"}), context={"colour": "red"}, facts=FACTS, extra=extra)
     assert holds({"StringEquals": {key: value}}, asked)
     assert not holds({"StringEquals": {key: value + "x"}}, asked)
+
+
+def test_tags_that_differ_in_case_only_fail_closed() -> None:
+    condition = {"StringEquals": {"aws:ResourceTag/team": "red"}}
+    ambiguous = request(key=replace(KEY, tags={"team": "red", "Team": "red"}))
+    assert not holds(condition, ambiguous)
+    assert denies(condition, ambiguous)
+
+
+def test_a_unix_user_has_no_tags() -> None:
+    assert holds({"Null": {"aws:PrincipalTag/team": "true"}}, request(extra={"aws:principaltag/team": "blue"}))
 
 
 def test_the_key_s_aliases_count_in_identity_policies() -> None:
