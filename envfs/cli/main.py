@@ -23,6 +23,11 @@ COMMANDS = {
     "key": ("envfs.cli.key", "key", "Make and manage customer master keys (CMKs)."),
     "dir": ("envfs.cli.directory", "directory", "Choose and show the key of a directory."),
     "file": ("envfs.cli.file", "file", "Show what a file's header says."),
+    "fsck": (
+        "envfs.cli.fsck",
+        "fsck",
+        "Check the volume in LOWER, and repair it.",
+    ),
     "explain": ("envfs.cli.explain", "explain", "Say whether a user may open PATH, and which statement decides."),
 }
 

@@ -101,7 +101,11 @@ def open_volume(lower: Path, engine: Engine) -> OpenVolume:
     ConfigError (no volume, another KMS), UnsupportedVersion, FormatError, IntegrityError.
     """
     raw = read_volume_file(lower)
-    volume = parse_volume_file(raw, lower)
+    return authenticate_volume_file(parse_volume_file(raw, lower), raw, engine, lower)
+
+
+def authenticate_volume_file(volume: VolumeFile, raw: bytes, engine: Engine, lower: Path) -> OpenVolume:
+    """`volume`, which `raw` says, if it is of this KMS and authentic. ConfigError, IntegrityError."""
     if volume.kms_id != engine.store_id:
         raise ConfigError(
             f"the volume {lower} belongs to another KMS ({volume.kms_id.hex()}), this one is {engine.store_id.hex()}",

@@ -1,0 +1,1 @@
+"""Checking a lower directory as a whole, and repairing what can be repaired (docs/OPERATIONS.md)."""

@@ -1,0 +1,196 @@
+"""One regular file: its header area, its place, the length it must have, and its blocks."""
+
+from __future__ import annotations
+
+import os
+import stat as stat_module
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from envfs.crypto.secret import Secret
+from envfs.errors import EnvfsError, FormatError, IntegrityError, InvalidCiphertext, KmsError
+from envfs.format.block import BlockCodec
+from envfs.format.geometry import HEADER_SIZE, Geometry
+from envfs.format.header import (
+    SLOT_OFFSETS,
+    SLOT_SIZE,
+    HeaderArea,
+    ParsedSlot,
+    Slot,
+    content_key,
+    header_key,
+    parse_header_area,
+)
+from envfs.format.place import Kind, PlaceKey, Where
+from envfs.fs.lower import OPEN_READ, write_all
+from envfs.fsck.findings import Finding, Outcome, Problem, Spot
+
+#: Gives the DEK in a slot's blob, as the KMS decides; KmsError where it refuses.
+Unwrap = Callable[[Slot, Spot], Secret]
+
+_CHUNK_BLOCKS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file whose header is authentic: what it takes to read its blocks."""
+
+    spot: Spot
+    slot: Slot
+    codec: BlockCodec
+    cipher_size: int
+
+
+class FileCheck:
+    """Checks regular files of one volume."""
+
+    def __init__(self, geometry: Geometry, place_key: PlaceKey, unwrap: Unwrap) -> None:
+        self._geometry = geometry
+        self._place_key = place_key
+        self._unwrap = unwrap
+
+    def check(self, dir_fd: int, spot: Spot, where: Where, found: list[Finding], *, repair: bool) -> OpenFile | None:
+        """Adds what is wrong to `found`. The file, if its blocks can be looked at next."""
+        fd = os.open(spot.name, OPEN_READ, dir_fd=dir_fd)
+        try:
+            status = os.fstat(fd)
+            if not stat_module.S_ISREG(status.st_mode):
+                found.append(spot.finding(Problem.UNREADABLE, "it was replaced while it was looked at"))
+                return None
+            raw = os.pread(fd, HEADER_SIZE, 0)
+            try:
+                area = parse_header_area(raw)
+            except (FormatError, IntegrityError) as error:
+                found.append(spot.finding(Problem.HEADER, error.message))
+                return None
+            if area.is_absent:
+                if status.st_size > HEADER_SIZE:
+                    found.append(spot.finding(Problem.HEADER, "it has blocks but no header"))
+                return None
+            self._check_place(area, spot, where, found)
+            return self._check_slots(dir_fd, raw, area, status.st_size, spot, found, repair=repair)
+        finally:
+            os.close(fd)
+
+    def _check_place(self, area: HeaderArea, spot: Spot, where: Where, found: list[Finding]) -> None:
+        try:
+            if self._place_key.check(area.place_raw, Kind.FILE, area.slots[0].slot.file_id, where):
+                return
+            detail = "it does not belong where it stands: it was moved, swapped or copied"
+        except FormatError as error:
+            detail = error.message
+        found.append(spot.finding(Problem.PLACE, detail))
+
+    def _check_slots(
+        self, dir_fd: int, raw: bytes, area: HeaderArea, size: int, spot: Spot, found: list[Finding], *, repair: bool
+    ) -> OpenFile | None:
+        good: tuple[ParsedSlot, bytes, BlockCodec] | None = None
+        bad = [
+            position
+            for position, offset in enumerate(SLOT_OFFSETS)
+            if raw[offset : offset + SLOT_SIZE].strip(b"\0")
+            and all(parsed.position != position for parsed in area.slots)
+        ]
+        for parsed in area.slots:
+            try:
+                opened = self._open_slot(parsed, spot)
+            except InvalidCiphertext:
+                opened = None
+            except (KmsError, FormatError) as error:
+                detail = f"not checked, the KMS says: {error.message or type(error).__name__}"
+                found.append(spot.finding(Problem.KEY, detail, Outcome.NOT_CHECKED))
+                return None
+            if opened is None:
+                bad.append(parsed.position)
+            elif good is None:
+                good = parsed, *opened
+        if good is None:
+            found.append(spot.finding(Problem.HEADER, "neither header slot is authentic"))
+            return None
+        parsed, key, codec = good
+        self._tell_bad_slots(dir_fd, bad, parsed, key, spot, found, repair=repair)
+        return self._check_size(parsed.slot, codec, size, spot, found)
+
+    def _open_slot(self, parsed: ParsedSlot, spot: Spot) -> tuple[bytes, BlockCodec] | None:
+        """The slot's header key and its blocks' codec; None if it is not authentic."""
+        slot = parsed.slot
+        with self._unwrap(slot, spot) as dek:
+            key = header_key(dek, slot.file_id)
+            if not parsed.verify(key) or slot.block_log2 != self._geometry.block_log2:
+                return None
+            codec = BlockCodec(slot.suite, content_key(dek, slot.file_id, slot.suite), slot.file_id, self._geometry)
+        return key, codec
+
+    def _tell_bad_slots(
+        self,
+        dir_fd: int,
+        bad: list[int],
+        good: ParsedSlot,
+        key: bytes,
+        spot: Spot,
+        found: list[Finding],
+        *,
+        repair: bool,
+    ) -> None:
+        for position in bad:
+            finding = spot.finding(Problem.SLOT, f"header slot {position} is damaged, the other one is authentic")
+            found.append(finding)
+            if repair:
+                slot = good.slot
+                # The next number, as a rewrite has it: what the damaged slot said, perhaps more, is lost for good.
+                copy = slot.changed(
+                    sequence=slot.sequence + 1,
+                    length_bound=slot.length_bound,
+                    sealed_blocks=slot.sealed_blocks,
+                    hole_start=slot.hole_start,
+                    hole_end=slot.hole_end,
+                ).seal(key)
+                _write_slot(dir_fd, spot.name, copy, SLOT_OFFSETS[position])
+                finding.outcome = Outcome.REPAIRED
+
+    def _check_size(
+        self, slot: Slot, codec: BlockCodec, size: int, spot: Spot, found: list[Finding]
+    ) -> OpenFile | None:
+        plain_size = self._geometry.plain_size(size)
+        if plain_size < slot.length_bound:
+            found.append(
+                spot.finding(Problem.CUT, f"it was cut: {plain_size} bytes are left of at least {slot.length_bound}")
+            )
+        return OpenFile(spot, slot, codec, size)
+
+
+def _write_slot(dir_fd: int, name: bytes, raw: bytes, offset: int) -> None:
+    fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+    try:
+        status = os.fstat(fd)
+        write_all(fd, raw, offset)
+        os.fsync(fd)
+        os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+    finally:
+        os.close(fd)
+
+
+def damaged_blocks(fd: int, file: OpenFile, geometry: Geometry, advance: Callable[[int], None]) -> Iterator[int]:
+    """The indices of the blocks that are not authentic. `advance` hears how many plain bytes were looked at."""
+    step = geometry.cipher_block * _CHUNK_BLOCKS
+    slot = file.slot
+    for first in range(0, geometry.block_count(geometry.plain_size(file.cipher_size)), _CHUNK_BLOCKS):
+        raw = os.pread(fd, step, geometry.block_offset(first))
+        yield from _damaged_in(raw, first, file.codec, slot, geometry)
+        advance(geometry.plain_size(HEADER_SIZE + len(raw)))
+
+
+def _damaged_in(raw: bytes, first: int, codec: BlockCodec, slot: Slot, geometry: Geometry) -> Iterator[int]:
+    while raw:
+        try:
+            codec.open(first, raw, slot.hole_start, slot.hole_end)
+        except IntegrityError as error:
+            index = first if error.block is None else error.block
+            yield index
+            raw = raw[(index + 1 - first) * geometry.cipher_block :]
+            first = index + 1
+        except EnvfsError:
+            yield first
+            return
+        else:
+            return
