@@ -138,29 +138,30 @@ class Check:
             self._settle(spot, lambda found: check_symlink(self._keys, fd, spot, entry.where, found))
         elif stat_module.S_ISREG(mode):
             self._report.files += 1
-            opened = self._settle(spot, lambda found: self._file(fd, entry, found))
-            if opened is not None and self._wishes.read_data:
-                self._read(fd, opened, pool)
+            self._file(fd, entry, pool)
         else:
             self._report.others += 1  # FIFOs, sockets and devices are themselves: only their names are sealed
 
-    def _file(self, fd: int, entry: Entry, found: list[Finding]) -> OpenFile | None:
-        opened = self._files.check(fd, entry.spot, entry.where, found, repair=self._wishes.repair)
-        if opened is not None:
-            file = os.open(entry.spot.name, lower.OPEN_READ, dir_fd=fd)
-            try:
-                check_xattrs(self._keys, file, opened.slot.file_id, entry.spot, found)
-            finally:
-                os.close(file)
-        return opened
+    def _file(self, dir_fd: int, entry: Entry, pool: ThreadPoolExecutor) -> None:
+        with contextlib.ExitStack() as stack:
+
+            def look(found: list[Finding]) -> tuple[int, OpenFile | None]:
+                stack.close()  # what was looked at before
+                fd = os.open(entry.spot.name, lower.OPEN_READ, dir_fd=dir_fd)
+                stack.callback(os.close, fd)
+                opened = self._files.check(fd, entry.spot, entry.where, found, repair=self._wishes.repair)
+                if opened is not None:
+                    check_xattrs(self._keys, fd, opened.slot.file_id, entry.spot, found)
+                return fd, opened
+
+            fd, opened = self._settle(entry.spot, look)
+            if opened is not None and self._wishes.read_data:
+                while len(self._reading) >= _WAITING:
+                    self._finish_oldest()
+                # The very file whose header was read, whatever its name means by then.
+                self._reading.append((entry.spot, pool.submit(self._read_blocks, os.dup(fd), opened)))
 
     # The blocks of files, in threads: reading and decrypting both let others run.
-
-    def _read(self, dir_fd: int, opened: OpenFile, pool: ThreadPoolExecutor) -> None:
-        while len(self._reading) >= _WAITING:
-            self._finish_oldest()
-        file = os.open(opened.spot.name, lower.OPEN_READ, dir_fd=dir_fd)
-        self._reading.append((opened.spot, pool.submit(self._read_blocks, file, opened)))
 
     def _read_blocks(self, file: int, opened: OpenFile) -> list[Finding]:
         try:

@@ -22,7 +22,7 @@ from envfs.format.header import (
     parse_header_area,
 )
 from envfs.format.place import Kind, PlaceKey, Where
-from envfs.fs.lower import OPEN_READ, write_all
+from envfs.fs.lower import proc_path, write_all
 from envfs.fsck.findings import Finding, Outcome, Problem, Spot
 
 #: Gives the DEK in a slot's blob, as the KMS decides; KmsError where it refuses.
@@ -33,12 +33,20 @@ _CHUNK_BLOCKS = 256
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """A file whose header is authentic: what it takes to read its blocks."""
+    """A file whose header is authentic: what it takes to read its blocks. `key` is its header key."""
 
     spot: Spot
     slot: Slot
+    key: bytes
     codec: BlockCodec
-    cipher_size: int
+
+    def newest_slot(self, fd: int) -> Slot:
+        """The header in force now: a mount may have changed it since."""
+        try:
+            area = parse_header_area(os.pread(fd, HEADER_SIZE, 0))
+        except (FormatError, IntegrityError):
+            return self.slot
+        return next((parsed.slot for parsed in area.slots if parsed.verify(self.key)), self.slot)
 
 
 class FileCheck:
@@ -49,28 +57,24 @@ class FileCheck:
         self._place_key = place_key
         self._unwrap = unwrap
 
-    def check(self, dir_fd: int, spot: Spot, where: Where, found: list[Finding], *, repair: bool) -> OpenFile | None:
-        """Adds what is wrong to `found`. The file, if its blocks can be looked at next."""
-        fd = os.open(spot.name, OPEN_READ, dir_fd=dir_fd)
+    def check(self, fd: int, spot: Spot, where: Where, found: list[Finding], *, repair: bool) -> OpenFile | None:
+        """Adds what is wrong with the file behind `fd` to `found`. The file, if its blocks can be looked at next."""
+        status = os.fstat(fd)
+        if not stat_module.S_ISREG(status.st_mode):
+            found.append(spot.finding(Problem.UNREADABLE, "it was replaced while it was looked at"))
+            return None
+        raw = os.pread(fd, HEADER_SIZE, 0)
         try:
-            status = os.fstat(fd)
-            if not stat_module.S_ISREG(status.st_mode):
-                found.append(spot.finding(Problem.UNREADABLE, "it was replaced while it was looked at"))
-                return None
-            raw = os.pread(fd, HEADER_SIZE, 0)
-            try:
-                area = parse_header_area(raw)
-            except (FormatError, IntegrityError) as error:
-                found.append(spot.finding(Problem.HEADER, error.message))
-                return None
-            if area.is_absent:
-                if status.st_size > HEADER_SIZE:
-                    found.append(spot.finding(Problem.HEADER, "it has blocks but no header"))
-                return None
-            self._check_place(area, spot, where, found)
-            return self._check_slots(dir_fd, raw, area, status.st_size, spot, found, repair=repair)
-        finally:
-            os.close(fd)
+            area = parse_header_area(raw)
+        except (FormatError, IntegrityError) as error:
+            found.append(spot.finding(Problem.HEADER, error.message))
+            return None
+        if area.is_absent:
+            if status.st_size > HEADER_SIZE:
+                found.append(spot.finding(Problem.HEADER, "it has blocks but no header"))
+            return None
+        self._check_place(area, spot, where, found)
+        return self._check_slots(fd, raw, area, status.st_size, spot, found, repair=repair)
 
     def _check_place(self, area: HeaderArea, spot: Spot, where: Where, found: list[Finding]) -> None:
         try:
@@ -82,7 +86,7 @@ class FileCheck:
         found.append(spot.finding(Problem.PLACE, detail))
 
     def _check_slots(
-        self, dir_fd: int, raw: bytes, area: HeaderArea, size: int, spot: Spot, found: list[Finding], *, repair: bool
+        self, fd: int, raw: bytes, area: HeaderArea, size: int, spot: Spot, found: list[Finding], *, repair: bool
     ) -> OpenFile | None:
         good: tuple[ParsedSlot, bytes, BlockCodec] | None = None
         bad = [
@@ -108,8 +112,9 @@ class FileCheck:
             found.append(spot.finding(Problem.HEADER, "neither header slot is authentic"))
             return None
         parsed, key, codec = good
-        self._tell_bad_slots(dir_fd, bad, parsed, key, spot, found, repair=repair)
-        return self._check_size(parsed.slot, codec, size, spot, found)
+        self._tell_bad_slots(fd, bad, parsed, key, spot, found, repair=repair)
+        self._check_size(parsed.slot, size, spot, found)
+        return OpenFile(spot, parsed.slot, key, codec)
 
     def _open_slot(self, parsed: ParsedSlot, spot: Spot) -> tuple[bytes, BlockCodec] | None:
         """The slot's header key and its blocks' codec; None if it is not authentic."""
@@ -123,7 +128,7 @@ class FileCheck:
 
     def _tell_bad_slots(
         self,
-        dir_fd: int,
+        fd: int,
         bad: list[int],
         good: ParsedSlot,
         key: bytes,
@@ -145,22 +150,20 @@ class FileCheck:
                     hole_start=slot.hole_start,
                     hole_end=slot.hole_end,
                 ).seal(key)
-                _write_slot(dir_fd, spot.name, copy, SLOT_OFFSETS[position])
+                _write_slot(fd, copy, SLOT_OFFSETS[position])
                 finding.outcome = Outcome.REPAIRED
 
-    def _check_size(
-        self, slot: Slot, codec: BlockCodec, size: int, spot: Spot, found: list[Finding]
-    ) -> OpenFile | None:
+    def _check_size(self, slot: Slot, size: int, spot: Spot, found: list[Finding]) -> None:
         plain_size = self._geometry.plain_size(size)
         if plain_size < slot.length_bound:
             found.append(
                 spot.finding(Problem.CUT, f"it was cut: {plain_size} bytes are left of at least {slot.length_bound}")
             )
-        return OpenFile(spot, slot, codec, size)
 
 
-def _write_slot(dir_fd: int, name: bytes, raw: bytes, offset: int) -> None:
-    fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+def _write_slot(read_fd: int, raw: bytes, offset: int) -> None:
+    # The very file that was checked, whatever its name means by now.
+    fd = os.open(proc_path(read_fd), os.O_RDWR | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
         write_all(fd, raw, offset)
@@ -173,8 +176,8 @@ def _write_slot(dir_fd: int, name: bytes, raw: bytes, offset: int) -> None:
 def damaged_blocks(fd: int, file: OpenFile, geometry: Geometry, advance: Callable[[int], None]) -> Iterator[int]:
     """The indices of the blocks that are not authentic. `advance` hears how many plain bytes were looked at."""
     step = geometry.cipher_block * _CHUNK_BLOCKS
-    slot = file.slot
-    for first in range(0, geometry.block_count(geometry.plain_size(file.cipher_size)), _CHUNK_BLOCKS):
+    slot = file.newest_slot(fd)
+    for first in range(0, geometry.block_count(geometry.plain_size(os.fstat(fd).st_size)), _CHUNK_BLOCKS):
         raw = os.pread(fd, step, geometry.block_offset(first))
         yield from _damaged_in(raw, first, file.codec, slot, geometry)
         advance(geometry.plain_size(HEADER_SIZE + len(raw)))

@@ -49,8 +49,9 @@ def test_the_contract_names_and_flags_are_there() -> None:
         "dir show": {"--json"},
         "explain": {"--user", "--access", "--json"},
         "file show": {"--json"},
+        "fsck": {"--repair", "--read-data", "--json"},
     }
-    assert set(found) == set(contract)
+    assert set(contract) <= set(found)
     for name, flags in contract.items():
         assert flags <= found[name], name
 
