@@ -11,10 +11,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from envfs.crypto.kdf import Label, derive
 from envfs.crypto.mac import Mac, mac
 from envfs.crypto.secret import Secret
-from envfs.errors import IntegrityError
+from envfs.errors import FormatError, IntegrityError
+from envfs.kms.material.generate import PrivateKey
+from envfs.kms.material.keys import load_private_key
+from envfs.kms.material.token import ImportToken, open_token, seal_token
 from envfs.kms.schema import BackingKeyRow, encode_fields
 
 BACKING_KEY_SIZE: Final = 32
+# Reading a private key takes as long as using it (RSA: longer), and a parsed one some kilobytes.
+_MAX_PRIVATE_KEYS: Final = 1_000
 _ZERO_NONCE: Final = bytes(12)
 
 
@@ -25,6 +30,7 @@ class Keyring:
         self._root_key = root_key
         self._store_id = store_id
         self._unwrapped: dict[bytes, tuple[bytes, Secret]] = {}
+        self._private_keys: dict[bytes, tuple[bytes, PrivateKey]] = {}
 
     def new_backing_key(self, key_id: bytes, version: int, spec: str, created: int) -> BackingKeyRow:
         """A random backing key of 32 bytes, wrapped."""
@@ -71,6 +77,33 @@ class Keyring:
         """The backing key of an authentic row; the keyring keeps it and wipes it. IntegrityError if it does not
         unwrap.
         """
+        secret = self._open(row)
+        self._unwrapped[row.backing_key_id] = (row.key_id, secret)
+        return secret
+
+    def cached_private_key(self, key_id: bytes, backing_key_id: bytes) -> PrivateKey | None:
+        """The private key, if it was read before and belongs to the key `key_id`."""
+        found = self._private_keys.get(backing_key_id)
+        return found[1] if found is not None and found[0] == key_id else None
+
+    def private_key(self, row: BackingKeyRow) -> PrivateKey:
+        """The private key of an authentic row; the keyring keeps it until `forget`. IntegrityError if it does not
+        unwrap, or is no key of its spec.
+        """
+        with self._open(row) as der:
+            try:
+                key = load_private_key(row.spec, der)
+            except FormatError as error:
+                raise IntegrityError(
+                    f"table backing_keys of the KMS's store: {row.backing_key_id.hex()}: {error.message}",
+                    hint="restore the KMS from a backup",
+                ) from None
+        if len(self._private_keys) >= _MAX_PRIVATE_KEYS:
+            self._private_keys.clear()
+        self._private_keys[row.backing_key_id] = (row.key_id, key)
+        return key
+
+    def _open(self, row: BackingKeyRow) -> Secret:
         cipher = AESGCM(derive(self._root_key, Label.BACKING_KEY, row.backing_key_id))
         try:
             plain = cipher.decrypt(_ZERO_NONCE, row.wrapped, self._fields(row.key_id, row.version, row.spec))
@@ -79,15 +112,24 @@ class Keyring:
                 f"table backing_keys of the KMS's store: {row.backing_key_id.hex()} does not unwrap",
                 hint="restore the KMS from a backup",
             ) from None
-        secret = Secret(plain)
-        self._unwrapped[row.backing_key_id] = (row.key_id, secret)
-        return secret
+        return Secret(plain)
+
+    def seal_import_token(self, token: ImportToken) -> bytes:
+        """The token as a caller gets it; nobody else can open it."""
+        return seal_token(self._root_key, self._store_id, token)
+
+    def open_import_token(self, raw: bytes) -> ImportToken:
+        """InvalidImportToken unless this KMS sealed it. The caller looks at its time and wipes its key."""
+        return open_token(self._root_key, self._store_id, raw)
 
     def forget(self) -> None:
-        """Wipes the unwrapped backing keys; they are unwrapped anew when they are needed."""
+        """Wipes the unwrapped backing keys, and drops the private keys (OpenSSL clears what it frees); they are
+        unwrapped anew when they are needed.
+        """
         for _, secret in self._unwrapped.values():
             secret.wipe()
         self._unwrapped.clear()
+        self._private_keys.clear()
 
     def wipe(self) -> None:
         """Wipes everything, the root key included."""
