@@ -22,8 +22,11 @@ from envfs.kms.audit.verify import Verification, verify_trail
 from envfs.kms.core import UserDirectory
 from envfs.kms.keyring import Keyring
 from envfs.kms.migrations import open_sealed
+from envfs.kms.operations.agreement import AgreementOperations
 from envfs.kms.operations.keys import KeyOperations
-from envfs.kms.operations.symmetric import SymmetricOperations
+from envfs.kms.operations.macs import MacOperations
+from envfs.kms.operations.pairs import PairOperations
+from envfs.kms.operations.signing import SigningOperations
 from envfs.kms.rootkey import Unlock, open_slots
 from envfs.kms.schema import ROOT_SLOTS, STORE, RootSlotRow, StoreRow
 from envfs.kms.sealed_store import SealedStore
@@ -46,7 +49,7 @@ class HostUsers:
             return None
 
 
-class Engine(SymmetricOperations, KeyOperations):
+class Engine(PairOperations, SigningOperations, MacOperations, AgreementOperations, KeyOperations):
     """All operations of a KMS in one directory. Used from one thread at a time, and not carried over a fork.
 
     Every call first looks whether another process changed the store, so a change counts from the next call on.

@@ -160,3 +160,110 @@ class CreatedGrant:
 
     grant_id: str
     token: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataKeyPair:
+    """A data key pair; the caller wipes `private_plaintext` (PKCS #8 in DER). `public_key` is SubjectPublicKeyInfo in
+    DER, `material_id` (hexadecimal) names the key material that encrypted.
+    """
+
+    private_plaintext: Secret
+    private_blob: bytes
+    public_key: bytes
+    key_arn: str
+    pair_spec: str
+    material_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataKeyPairBlob:
+    """A data key pair whose private key nobody has seen."""
+
+    private_blob: bytes
+    public_key: bytes
+    key_arn: str
+    pair_spec: str
+    material_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What Sign gives."""
+
+    signature: bytes
+    key_arn: str
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedMac:
+    """What GenerateMac gives."""
+
+    mac: bytes
+    key_arn: str
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What Verify and VerifyMac give, if they find nothing wrong."""
+
+    key_arn: str
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKeyInfo:
+    """What GetPublicKey gives; `der` is SubjectPublicKeyInfo. Only the algorithms of the key's usage are there."""
+
+    key_arn: str
+    der: bytes
+    spec: str
+    usage: str
+    encryption_algorithms: tuple[str, ...] = ()
+    signing_algorithms: tuple[str, ...] = ()
+    key_agreement_algorithms: tuple[str, ...] = ()
+    encapsulation_algorithms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSecret:
+    """What DeriveSharedSecret and Decapsulate give; the caller wipes `secret`."""
+
+    secret: Secret
+    key_arn: str
+    algorithm: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encapsulated:
+    """What Encapsulate gives; the caller wipes `secret`."""
+
+    secret: Secret
+    ciphertext: bytes
+    key_arn: str
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportParameters:
+    """What GetParametersForImport gives: `public_key` (SubjectPublicKeyInfo in DER) wraps the material, `token` goes
+    with it. Both are good until `valid_to` (seconds since 1970).
+    """
+
+    key_arn: str
+    token: bytes
+    public_key: bytes
+    valid_to: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedMaterial:
+    """What ImportKeyMaterial and DeleteImportedKeyMaterial give: the material's id in hexadecimal, empty where there
+    was none.
+    """
+
+    key_arn: str
+    material_id: str

@@ -121,6 +121,9 @@ SPECS: Final[Mapping[str, KeySpec]] = {
 # AWS has these; the library that does our mathematics has not, and a wrong result is worse than none.
 UNSUPPORTED_SPECS: Final = frozenset({"SM2", "ML_KEM_512"})
 UNSUPPORTED_ALGORITHMS: Final = frozenset({"SM2DSA", "SM2PKE", "ED25519_PH_SHA_512"})
+_ALGORITHMS: Final = frozenset(
+    algorithm for spec in SPECS.values() for algorithms in spec.algorithms.values() for algorithm in algorithms
+)
 
 _OPERATIONS_OF: Final[Mapping[str, str]] = {
     ENCRYPT_DECRYPT: "Encrypt, Decrypt and ReEncrypt",
@@ -169,9 +172,11 @@ def algorithms_of(spec_name: str, usage: str) -> tuple[str, ...]:
 
 def check_use(spec_name: str, key_usage: str, wanted: str, algorithm: str, key_arn: str) -> KeySpec:
     """The spec of a key, if it is for the usage `wanted` and has `algorithm`. InvalidKeyUsage if not;
-    UnsupportedOperation for an algorithm that only AWS has.
+    UnsupportedOperation for an algorithm that only AWS has, Validation for none.
     """
     spec = SPECS[spec_name]
+    if algorithm not in _ALGORITHMS and algorithm not in UNSUPPORTED_ALGORITHMS:
+        raise Validation(f"{algorithm!r} is no algorithm of this KMS")
     if key_usage != wanted:
         raise InvalidKeyUsage(
             f"the key usage of {key_arn} is {key_usage}; {_OPERATIONS_OF[wanted]} need {wanted}",

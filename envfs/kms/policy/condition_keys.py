@@ -106,9 +106,10 @@ _SIMPLE: Final = (
 _FROM_OPERATION: Final = (
     "kms:BypassPolicyLockoutSafetyCheck", "kms:DataKeyPairSpec", "kms:EncryptionAlgorithm",
     "kms:ExpirationModel", "kms:GrantConstraintType", "kms:GrantIsForAWSResource", "kms:GranteePrincipal",
-    "kms:MacAlgorithm", "kms:MessageType", "kms:ReEncryptOnSameKey", "kms:RequestAlias",
-    "kms:RetiringPrincipal", "kms:RotationPeriodInDays", "kms:ScheduleKeyDeletionPendingWindowInDays",
-    "kms:SigningAlgorithm", "kms:ValidTo",
+    "kms:KeyAgreementAlgorithm", "kms:MacAlgorithm", "kms:MessageType", "kms:ReEncryptOnSameKey",
+    "kms:RequestAlias", "kms:RetiringPrincipal", "kms:RotationPeriodInDays",
+    "kms:ScheduleKeyDeletionPendingWindowInDays", "kms:SigningAlgorithm", "kms:ValidTo",
+    "kms:WrappingAlgorithm", "kms:WrappingKeySpec",
 )  # fmt: skip
 _FROM_OPERATION_MULTI_VALUED: Final = ("kms:GrantOperations", "aws:TagKeys")
 
