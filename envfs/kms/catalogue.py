@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from envfs.errors import InvalidArn, NotFound
+from envfs.errors import IntegrityError, InvalidArn, NotFound
 from envfs.format.context import decode_context
 from envfs.kms.arn import Account, KeyReference, key_id_text
 from envfs.kms.model import Grant, GrantConstraints, KeyManager, KeyMetadata, KeyState, Principal
@@ -133,7 +133,9 @@ class Catalogue:
 
     def owned_key(self) -> KeyRow:
         """The CMK that belongs to envfs itself."""
-        (row,) = self._store.find(KEYS, manager=KeyManager.OWNED.value)
+        row = self._store.one(KEYS, manager=KeyManager.OWNED.value)
+        if row is None:
+            raise IntegrityError("table keys of the KMS's store: the key of envfs itself is missing")
         return row
 
     def backing_key(self, backing_key_id: bytes) -> BackingKeyRow | None:

@@ -8,6 +8,7 @@ import pwd
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -174,8 +175,9 @@ def check_home(home: Path) -> None:
 
 def read_slots(store: SqliteStore) -> tuple[bytes, list[RootSlotRow]]:
     """The store id and the slots, before anything can be authenticated."""
-    rows = store.select(STORE, {})
+    # Columns that every schema version has: the root key is needed before an older one can be brought up to date.
+    rows = store.select(replace(STORE, sealed=False), {})
     if len(rows) != 1:
         raise IntegrityError("table store of the KMS's store: there is not exactly one row")
-    slots = [ROOT_SLOTS.make(row[:-1]) for row in store.select(ROOT_SLOTS, {})]
-    return STORE.make(rows[0][:-1]).store_id, slots
+    slots = [ROOT_SLOTS.make(row) for row in store.select(replace(ROOT_SLOTS, sealed=False), {})]
+    return STORE.make(rows[0]).store_id, slots

@@ -157,6 +157,15 @@ class SetRow(NamedTuple):
     digest: bytes
 
 
+class TreeRow(NamedTuple):
+    """A digest in the tree of table `name`: of leaf `number` under node `parent`, of node `number` if that is -1."""
+
+    name: str
+    parent: int
+    number: int
+    digest: bytes
+
+
 class StateRow(NamedTuple):
     id: int
     generation: int
@@ -170,7 +179,9 @@ Row = TypeVar("Row", bound=tuple[Value, ...])
 class Table(Generic[Row]):
     """One table: `columns` as (name, SQL type), the first `key_length` of them being the primary key.
 
-    A `sealed` table carries a MAC in each row, in a last column `mac`.
+    A `sealed` table carries a MAC and the number of its leaf in each row, in the last columns `mac` and `leaf`. Rows
+    with equal `group` columns (by default the primary key) share a leaf. Only where it `regroups` may the group of a
+    row change while its primary key stays.
     """
 
     name: str
@@ -179,6 +190,18 @@ class Table(Generic[Row]):
     key_length: int = 1
     unique: tuple[str, ...] = ()
     sealed: bool = True
+    group: tuple[str, ...] = ()
+    regroups: bool = False
+    indexes: tuple[str, ...] = ()
+
+    @property
+    def stored_columns(self) -> tuple[tuple[str, str], ...]:
+        """All columns, as `columns`."""
+        return (*self.columns, ("mac", "BLOB"), ("leaf", "INTEGER")) if self.sealed else self.columns
+
+    @property
+    def group_columns(self) -> tuple[str, ...]:
+        return self.group or self.key_columns
 
     @property
     def key_columns(self) -> tuple[str, ...]:
@@ -203,6 +226,7 @@ KEYS: Final = Table(
      ("state", "TEXT"), ("description", "TEXT"), ("created", "INTEGER"), ("backing_key_id", "BLOB"),
      ("policy", "TEXT"), ("deletion_date", "INTEGER"), ("rotation_period", "INTEGER"), ("next_rotation", "INTEGER"),
      ("due", "INTEGER")),
+    indexes=("manager", "due"),
 )  # fmt: skip
 BACKING_KEYS: Final = Table(
     "backing_keys",
@@ -210,13 +234,21 @@ BACKING_KEYS: Final = Table(
     (("backing_key_id", "BLOB"), ("key_id", "BLOB"), ("version", "INTEGER"), ("spec", "TEXT"), ("wrapped", "BLOB"),
      ("created", "INTEGER"), ("rotation_type", "TEXT"), ("public_key", "BLOB"), ("material_id", "BLOB"),
      ("description", "TEXT"), ("valid_to", "INTEGER")),
+    group=("key_id",),
 )  # fmt: skip
-ALIASES: Final = Table("aliases", AliasRow._make, (("name", "TEXT"), ("key_id", "BLOB"), ("created", "INTEGER")))
+ALIASES: Final = Table(
+    "aliases",
+    AliasRow._make,
+    (("name", "TEXT"), ("key_id", "BLOB"), ("created", "INTEGER")),
+    group=("key_id",),
+    regroups=True,
+)
 IDENTITY_POLICIES: Final = Table(
     "identity_policies",
     IdentityPolicyRow._make,
     (("principal", "TEXT"), ("name", "TEXT"), ("policy", "TEXT"), ("created", "INTEGER")),
     key_length=2,
+    group=("principal",),
 )
 GRANTS: Final = Table(
     "grants",
@@ -224,8 +256,15 @@ GRANTS: Final = Table(
     (("grant_id", "TEXT"), ("key_id", "BLOB"), ("name", "TEXT"), ("grantee", "TEXT"), ("retiring", "TEXT"),
      ("issuing_account", "TEXT"), ("operations", "TEXT"), ("constraint_kind", "TEXT"), ("constraint_context", "BLOB"),
      ("created", "INTEGER")),
+    group=("key_id",),
 )  # fmt: skip
-TAGS: Final = Table("tags", TagRow._make, (("key_id", "BLOB"), ("name", "TEXT"), ("value", "TEXT")), key_length=2)
+TAGS: Final = Table(
+    "tags",
+    TagRow._make,
+    (("key_id", "BLOB"), ("name", "TEXT"), ("value", "TEXT")),
+    key_length=2,
+    group=("key_id",),
+)
 ACCESS_KEYS: Final = Table(
     "access_keys",
     AccessKeyRow._make,
@@ -246,6 +285,13 @@ SETS: Final = Table(
     (("name", "TEXT"), ("generation", "INTEGER"), ("rows", "INTEGER"), ("digest", "BLOB")),
     sealed=False,
 )
+TREE: Final = Table(
+    "tree",
+    TreeRow._make,
+    (("name", "TEXT"), ("parent", "INTEGER"), ("number", "INTEGER"), ("digest", "BLOB")),
+    key_length=3,
+    sealed=False,
+)
 STATE: Final = Table(
     "state", StateRow._make, (("id", "INTEGER"), ("generation", "INTEGER"), ("mac", "BLOB")), sealed=False
 )
@@ -253,4 +299,4 @@ STATE: Final = Table(
 SEALED_TABLES: Final = (
     STORE, ROOT_SLOTS, KEYS, BACKING_KEYS, ALIASES, GRANTS, TAGS, IDENTITY_POLICIES, ACCESS_KEYS, PINS, AUDIT_CHAINS,
 )  # fmt: skip
-ALL_TABLES: Final = (*SEALED_TABLES, SETS, STATE)
+ALL_TABLES: Final = (*SEALED_TABLES, TREE, SETS, STATE)

@@ -14,7 +14,9 @@ from envfs.errors import ConfigError, FormatError, IntegrityError, Internal, Uns
 from envfs.kms.schema import ALL_TABLES, APPLICATION_ID, SCHEMA_VERSION, Table, Value
 
 BUSY_TIMEOUT: Final = 10.0  # seconds that a writer waits for others
+_CHECKPOINT_TIMEOUT: Final = 500  # milliseconds: a mount answers nobody meanwhile
 
+_TYPES: Final[Mapping[str, type]] = {"INTEGER": int, "TEXT": str, "BLOB": bytes}
 _CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH}
 
 
@@ -34,14 +36,40 @@ def _database_errors(path: Path) -> Iterator[None]:
         raise Internal(f"{path}: {error}") from error
 
 
-def create_table_statement(table: Table[Any]) -> str:
-    """The DDL of `table`; FORMAT.md 9.2 says the same in words."""
-    columns = [f"{name} {kind} NOT NULL" for name, kind in table.columns]
-    if table.sealed:
-        columns.append("mac BLOB NOT NULL")
+def create_statements(table: Table[Any]) -> list[str]:
+    """The DDL of `table` and its indexes; FORMAT.md 9.2 says the same in words."""
+    columns = [f"{name} {kind} NOT NULL" for name, kind in table.stored_columns]
     columns.append(f"PRIMARY KEY ({', '.join(table.key_columns)})")
     columns += [f"UNIQUE ({name})" for name in table.unique]
-    return f"CREATE TABLE {table.name} ({', '.join(columns)}) STRICT, WITHOUT ROWID"
+    indexed = (*table.indexes, *(("leaf",) if table.sealed else ()))
+    return [
+        f"CREATE TABLE {table.name} ({', '.join(columns)}) STRICT, WITHOUT ROWID",
+        *(f"CREATE INDEX {table.name}_{column} ON {table.name} ({column})" for column in indexed),
+    ]
+
+
+def _select(table: Table[Any]) -> str:
+    return f"SELECT {', '.join(name for name, _ in table.stored_columns)} FROM {table.name}"  # noqa: S608
+
+
+def _put_statement(table: Table[Any]) -> str:
+    names = [name for name, _ in table.stored_columns]
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names[table.key_length :])
+    marks = ", ".join("?" * len(names))
+    return (
+        f"INSERT INTO {table.name} VALUES ({marks})"  # noqa: S608 - names come from the schema
+        f" ON CONFLICT ({', '.join(table.key_columns)}) DO UPDATE SET {changes}"
+    )
+
+
+def _typed(table: Table[Any], rows: list[tuple[Value, ...]]) -> list[tuple[Value, ...]]:
+    """`rows`, if they have the types of the table's columns. STRICT sees to that unless the file was tampered with."""
+    types = tuple(_TYPES[kind] for _, kind in table.stored_columns)
+    if any(tuple(map(type, row)) != types for row in rows):
+        raise IntegrityError(
+            f"table {table.name} of the KMS's store: a value has the wrong type", hint="restore the KMS from a backup"
+        )
+    return rows
 
 
 class SqliteStore:
@@ -64,7 +92,8 @@ class SqliteStore:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             for table in ALL_TABLES:
-                connection.execute(create_table_statement(table))
+                for statement in create_statements(table):
+                    connection.execute(statement)
             connection.execute("COMMIT")
             return cls(path, connection)
 
@@ -112,7 +141,7 @@ class SqliteStore:
         return cls(path, connection)
 
     def _ask(self, statement: str) -> int:
-        (value,) = self._execute(statement).fetchone()
+        value, *_ = self._execute(statement).fetchone()
         return int(value)
 
     @property
@@ -158,14 +187,22 @@ class SqliteStore:
         # Table and column names come from the schema, never from a caller.
         condition = " AND ".join(f"{name} = ?" for name in where) or "1"
         order = ", ".join(table.key_columns)
-        statement = f"SELECT * FROM {table.name} WHERE {condition} ORDER BY {order}"  # noqa: S608
+        statement = f"{_select(table)} WHERE {condition} ORDER BY {order}"
         with _database_errors(self._path):
-            return self._execute(statement, tuple(where.values())).fetchall()
+            rows = self._execute(statement, tuple(where.values())).fetchall()
+        return _typed(table, rows)
+
+    def select_range(self, table: Table[Any], column: str, least: int, most: int) -> list[tuple[Value, ...]]:
+        statement = f"{_select(table)} WHERE {column} BETWEEN ? AND ?"
+        with _database_errors(self._path):
+            rows = self._execute(statement, (least, most)).fetchall()
+        return _typed(table, rows)
 
     def put(self, table: Table[Any], values: Sequence[Value]) -> None:
-        marks = ", ".join("?" * len(values))
+        # Not INSERT OR REPLACE, which also removes another row that has the same value in a unique column.
+        statement = _put_statement(table)
         with _database_errors(self._path):
-            self._execute(f"INSERT OR REPLACE INTO {table.name} VALUES ({marks})", tuple(values))  # noqa: S608
+            self._execute(statement, tuple(values))
 
     def delete(self, table: Table[Any], key: Sequence[Value]) -> None:
         condition = " AND ".join(f"{name} = ?" for name in table.key_columns)
@@ -174,19 +211,24 @@ class SqliteStore:
 
     def create_table(self, table: Table[Any]) -> None:
         with _database_errors(self._path):
-            self._execute(create_table_statement(table))
+            for statement in create_statements(table):
+                self._execute(statement)
 
     def drop_table(self, table: Table[Any]) -> None:
         with _database_errors(self._path):
             self._execute(f"DROP TABLE {table.name}")
 
-    def macs(self, table: Table[Any]) -> list[bytes]:
-        with _database_errors(self._path):
-            return [mac for (mac,) in self._execute(f"SELECT mac FROM {table.name} ORDER BY mac")]  # noqa: S608
-
     def set_schema_version(self, version: int) -> None:
         with _database_errors(self._path):
             self._execute(f"PRAGMA user_version = {version:d}")
+
+    def checkpoint(self) -> bool:
+        with _database_errors(self._path):
+            self._execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT}")
+            try:
+                return self._ask("PRAGMA wal_checkpoint(TRUNCATE)") == 0
+            finally:
+                self._execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT * 1000)}")
 
     def close(self) -> None:
         self._connection.close()

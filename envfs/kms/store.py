@@ -1,6 +1,7 @@
 """What the KMS asks of a database. It keeps rows and knows nothing of keys, policies or authenticity.
 
-Row values are those of `envfs.kms.schema`, in column order; a sealed table's rows have their MAC as one value more.
+Row values are those of `envfs.kms.schema`, in column order; a sealed table's rows have two values more, their MAC and
+their leaf.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ class Store(Protocol):
     def select(self, table: Table[Any], where: Mapping[str, Value]) -> list[tuple[Value, ...]]:
         """The rows whose columns have these values, in the order of the primary key."""
 
+    def select_range(self, table: Table[Any], column: str, least: int, most: int) -> list[tuple[Value, ...]]:
+        """The rows with a value from `least` to `most` in an INTEGER column, in any order."""
+
     def put(self, table: Table[Any], values: Sequence[Value]) -> None:
         """Adds the row, or replaces the one with the same primary key."""
 
@@ -43,10 +47,12 @@ class Store(Protocol):
     def drop_table(self, table: Table[Any]) -> None:
         """Within `writing`: removes a table with its rows."""
 
-    def macs(self, table: Table[Any]) -> list[bytes]:
-        """The MACs of all rows of a sealed table, sorted as byte strings."""
-
     def set_schema_version(self, version: int) -> None:
         """Within `writing`: what a migration ends with."""
+
+    def checkpoint(self) -> bool:
+        """Outside of a transaction: leaves no copy of old rows beside the database. False if a reader or writer is in
+        the way.
+        """
 
     def close(self) -> None: ...

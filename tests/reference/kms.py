@@ -24,7 +24,7 @@ from tests.reference.structures import (
     parse_blob,
 )
 
-#: Section 9.2, without the column `mac` that each ends with.
+#: Section 9.2, without the columns `mac` and `leaf` that each ends with.
 TABLES = {
     "store": "id store_id partition region account owner_uid created",
     "root_slots": "slot_id kind parameters wrapped created",
@@ -43,6 +43,10 @@ TABLES = {
 }
 
 
+#: Section 9.2: what the rows of a table are grouped by, where it is not the first column.
+GROUPED_BY = dict.fromkeys(("backing_keys", "aliases", "grants", "tags"), "key_id")
+
+
 def fields(*values: Any) -> bytes:
     """Section 9.1."""
     encoded = b""
@@ -53,6 +57,27 @@ def fields(*values: Any) -> bytes:
         raw = value.encode() if isinstance(value, str) else bytes(value)
         encoded += (b"T" if isinstance(value, str) else b"B") + struct.pack(">I", len(raw)) + raw
     return encoded
+
+
+def leaf_number(table: str, group: Any) -> int:
+    """Section 9.2."""
+    return int.from_bytes(hashlib.sha256(fields(table, group)).digest(), "big") >> 244
+
+
+def table_digest(macs: dict[int, list[bytes]]) -> tuple[list[tuple[int, int, bytes]], bytes]:
+    """Section 9.2: the rows of `tree` (parent, number, digest), and the digest of a table with these MACs by leaf."""
+    leaves = {leaf: hashlib.sha256(b"".join(sorted(of_leaf))).digest() for leaf, of_leaf in macs.items()}
+    nodes = {
+        node: joined_digest({leaf: digest for leaf, digest in leaves.items() if leaf // 64 == node})
+        for node in {leaf // 64 for leaf in leaves}
+    }
+    tree = [(leaf // 64, leaf, digest) for leaf, digest in leaves.items()]
+    tree += [(-1, node, digest) for node, digest in nodes.items()]
+    return tree, joined_digest(nodes)
+
+
+def joined_digest(digests: dict[int, bytes]) -> bytes:
+    return hashlib.sha256(b"".join(struct.pack(">H", number) + digests[number] for number in sorted(digests))).digest()
 
 
 class Kms:
@@ -103,15 +128,21 @@ class Kms:
         raise IntegrityError("no slot of the root key can be opened with what there is")
 
     def _verify(self) -> None:
-        """Section 9.2: every row, every set of rows, and the state."""
+        """Section 9.2: every row, every digest, and the state."""
         key = derive(self.root_key, "store", self.store_id)
         sets = {}
         for table, columns in TABLES.items():
-            macs = []
-            for *row, stored in self.database.execute(f"SELECT {', '.join(columns.split())}, mac FROM {table}"):
+            names = columns.split()
+            group = names.index(GROUPED_BY.get(table, names[0]))
+            macs: dict[int, list[bytes]] = {}
+            for *row, stored, leaf in self.database.execute(f"SELECT {', '.join(names)}, mac, leaf FROM {table}"):
                 need(hmac.compare_digest(mac(key, fields("row", table, *row)), stored), IntegrityError(table))
-                macs.append(stored)
-            sets[table] = (len(macs), hashlib.sha256(b"".join(sorted(macs))).digest())
+                need(leaf == leaf_number(table, row[group]), IntegrityError(table))
+                macs.setdefault(leaf, []).append(stored)
+            tree, digest = table_digest(macs)
+            stored_tree = self.database.execute("SELECT parent, number, digest FROM tree WHERE name = ?", (table,))
+            need(sorted(stored_tree) == sorted(tree), IntegrityError(f"tree of {table}"))
+            sets[table] = (sum(map(len, macs.values())), digest)
         generation, stored = self.database.execute("SELECT generation, mac FROM state").fetchone()
         listed = self.database.execute("SELECT name, generation, rows, digest FROM sets").fetchall()
         listed.sort(key=lambda row: row[0].encode())

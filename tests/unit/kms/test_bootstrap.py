@@ -121,9 +121,9 @@ def test_the_wrong_way_to_unlock(home: Path) -> None:
 def test_a_newer_schema_is_refused_by_name(home: Path) -> None:
     store = SqliteStore.open(home / DATABASE)
     with store.writing():
-        store.set_schema_version(2)
+        store.set_schema_version(3)
     store.close()
-    with pytest.raises(UnsupportedVersion, match="schema version 2"):
+    with pytest.raises(UnsupportedVersion, match="schema version 3"):
         open_kms(home)
 
 

@@ -33,14 +33,18 @@ def test_the_tables_are_those_of_the_document() -> None:
     section = FORMAT.read_text().split("### 9.2")[1].split("### 9.3")[0]
     documented = {}
     for line in section.splitlines():
-        row = re.match(r"\| `(\w+)` \| (.*) \|$", line)
+        row = re.match(r"\| `(\w+)` \| (.*) \|(?: `(\w+)`)? \|$", line)
         if row:
-            documented[row[1]] = [
+            columns = [
                 (name, kind, bold == "**")
                 for bold, name, kind in re.findall(r"(\*\*)?`(\w+)`(?:\*\*)? (INTEGER|TEXT|BLOB)", row[2])
             ]
+            documented[row[1]] = (columns, (row[3],) if row[3] else None)
     assert documented == {
-        table.name: [(name, kind, position < table.key_length) for position, (name, kind) in enumerate(table.columns)]
+        table.name: (
+            [(name, kind, position < table.key_length) for position, (name, kind) in enumerate(table.columns)],
+            table.group_columns if table.sealed else None,
+        )
         for table in ALL_TABLES
     }
 

@@ -23,7 +23,7 @@ Change = tuple[str, str]
 
 PLANT_A_KEY = (
     "INSERT INTO keys SELECT zeroblob(16), manager, spec, usage, origin, state, description, created, backing_key_id,"
-    " policy, mac FROM keys WHERE manager = 'CUSTOMER'"
+    " policy, deletion_date, rotation_period, next_rotation, due, mac, leaf FROM keys WHERE manager = 'CUSTOMER'"
 )
 EDITS: list[Change] = [
     ("keys", "UPDATE keys SET policy = replace(policy, 'alice', 'bob')"),
@@ -160,12 +160,12 @@ def test_a_write_does_not_seal_what_somebody_tampered_with(home: Path, engine: E
 def test_what_was_verified_before_is_verified_again_before_a_write(home: Path, engine: Engine, blob: bytes) -> None:
     """Between the look at the state and the transaction."""
     store = engine._store
-    store.find(ALIASES)
+    (row,) = store.find(ALIASES)
     tamper(home, "DELETE FROM aliases")
 
     def write() -> None:
         with store.transaction() as transaction:
-            transaction.put(ALIASES, AliasRow("alias/new", b"k" * 16, 1))
+            transaction.put(ALIASES, AliasRow("alias/new", row.key_id, 1))
 
     with pytest.raises(IntegrityError, match="aliases"):
         write()
