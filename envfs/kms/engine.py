@@ -19,11 +19,13 @@ from envfs.format.blob import Blob
 from envfs.kms.arn import Account
 from envfs.kms.audit.record import Recorder
 from envfs.kms.audit.trail import AUDIT_DIRECTORY, AuditTrail
-from envfs.kms.audit.verify import Verification, verify_trail
 from envfs.kms.core import UserDirectory
 from envfs.kms.keyring import Keyring
 from envfs.kms.migrations import open_sealed
+from envfs.kms.operations.access_keys import AccessKeyOperations
 from envfs.kms.operations.agreement import AgreementOperations
+from envfs.kms.operations.audits import AuditOperations
+from envfs.kms.operations.elsewhere import ElsewhereOperations
 from envfs.kms.operations.keys import KeyOperations
 from envfs.kms.operations.macs import MacOperations
 from envfs.kms.operations.pairs import PairOperations
@@ -50,7 +52,16 @@ class HostUsers:
             return None
 
 
-class Engine(PairOperations, SigningOperations, MacOperations, AgreementOperations, KeyOperations):
+class Engine(
+    PairOperations,
+    SigningOperations,
+    MacOperations,
+    AgreementOperations,
+    KeyOperations,
+    AccessKeyOperations,
+    AuditOperations,
+    ElsewhereOperations,
+):
     """All operations of a KMS in one directory. Used from one thread at a time, and not carried over a fork.
 
     Every call first looks whether another process changed the store, so a change counts from the next call on.
@@ -74,6 +85,7 @@ class Engine(PairOperations, SigningOperations, MacOperations, AgreementOperatio
         self._database = database
         self._row = row
         self._root_key = root_key
+        self._store_id = row.store_id
         self._is_closed = False
 
     @classmethod
@@ -94,16 +106,40 @@ class Engine(PairOperations, SigningOperations, MacOperations, AgreementOperatio
         try:
             store_id, slots = read_slots(database)
             root_key = open_slots(slots, store_id, unlock)
-            try:
-                store = open_sealed(database, root_key, store_id)
-                row = store.get(STORE, 1)
-                if row is None or row.store_id != store_id:
-                    raise IntegrityError("table store of the KMS's store: its row is not authentic")
-                store.find(ROOT_SLOTS)  # all of them must be authentic, not only the one that opened
-                return cls(home, database, store, row, root_key, clock=clock, users=users or HostUsers())
-            except BaseException:
-                root_key.wipe()
-                raise
+            return cls._open(home, database, store_id, root_key, clock, users or HostUsers())
+        except BaseException:
+            database.close()
+            raise
+
+    @classmethod
+    def _open(
+        cls,
+        home: Path,
+        database: SqliteStore,
+        store_id: bytes,
+        root_key: Secret,
+        clock: Callable[[], float],
+        users: UserDirectory,
+    ) -> Self:
+        try:
+            store = open_sealed(database, root_key, store_id)
+            row = store.get(STORE, 1)
+            if row is None or row.store_id != store_id:
+                raise IntegrityError("table store of the KMS's store: its row is not authentic")
+            store.find(ROOT_SLOTS)  # all of them must be authentic, not only the one that opened
+            return cls(home, database, store, row, root_key, clock=clock, users=users)
+        except BaseException:
+            root_key.wipe()
+            raise
+
+    def sibling(self) -> Self:
+        """Another engine on the same KMS, for another thread: to be called, used and closed there, before this one is
+        closed.
+        """
+        database = SqliteStore.open(self._home / DATABASE)
+        try:
+            root_key = Secret(self._root_key.expose())
+            return self._open(self._home, database, self.store_id, root_key, self._clock, self._users)
         except BaseException:
             database.close()
             raise
@@ -128,11 +164,6 @@ class Engine(PairOperations, SigningOperations, MacOperations, AgreementOperatio
         blob.
         """
         return self._account.key_arn(Blob.parse(blob).key_id)
-
-    def verify_audit(self) -> Verification:
-        """Checks the whole audit trail, also while other processes write to it."""
-        self._refresh()
-        return verify_trail(self._home / AUDIT_DIRECTORY, self._store, self._root_key, self.store_id)
 
     def close(self) -> None:
         """Anchors the audit trail, wipes every key and closes the store. Harmless when repeated."""

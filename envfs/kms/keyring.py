@@ -15,11 +15,12 @@ from envfs.errors import FormatError, IntegrityError
 from envfs.kms.material.generate import PrivateKey
 from envfs.kms.material.keys import load_private_key
 from envfs.kms.material.token import ImportToken, open_token, seal_token
-from envfs.kms.schema import BackingKeyRow, encode_fields
+from envfs.kms.schema import AccessKeyRow, BackingKeyRow, encode_fields
 
 BACKING_KEY_SIZE: Final = 32
 # Reading a private key takes as long as using it (RSA: longer), and a parsed one some kilobytes.
 _MAX_PRIVATE_KEYS: Final = 1_000
+ACCESS_KEY_SALT_SIZE: Final = 32
 _ZERO_NONCE: Final = bytes(12)
 
 
@@ -122,6 +123,26 @@ class Keyring:
         """InvalidImportToken unless this KMS sealed it. The caller looks at its time and wipes its key."""
         return open_token(self._root_key, self._store_id, raw)
 
+    def wrap_access_key(self, access_key_id: str, uid: int, user: str, secret: Secret) -> bytes:
+        """The secret of an access key, wrapped: 32 bytes of salt and the ciphertext (FORMAT.md 9.4)."""
+        salt = os.urandom(ACCESS_KEY_SALT_SIZE)
+        cipher = AESGCM(derive(self._root_key, Label.ACCESS_KEY, salt))
+        # A fixed nonce is unique here: the salt has just been drawn, so the derived key encrypts nothing else.
+        return salt + cipher.encrypt(_ZERO_NONCE, secret.expose(), self._access_key_fields(access_key_id, uid, user))
+
+    def unwrap_access_key(self, row: AccessKeyRow) -> Secret:
+        """The secret of an access key; the caller wipes it. IntegrityError if it does not unwrap."""
+        salt, wrapped = row.wrapped[:ACCESS_KEY_SALT_SIZE], row.wrapped[ACCESS_KEY_SALT_SIZE:]
+        cipher = AESGCM(derive(self._root_key, Label.ACCESS_KEY, salt))
+        fields = self._access_key_fields(row.access_key_id, row.uid, row.user)
+        try:
+            return Secret.adopt(bytearray(cipher.decrypt(_ZERO_NONCE, wrapped, fields)))
+        except InvalidTag:
+            raise IntegrityError(
+                f"table access_keys of the KMS's store: {row.access_key_id} does not unwrap",
+                hint="restore the KMS from a backup",
+            ) from None
+
     def forget(self) -> None:
         """Wipes the unwrapped backing keys, and drops the private keys (OpenSSL clears what it frees); they are
         unwrapped anew when they are needed.
@@ -135,6 +156,9 @@ class Keyring:
         """Wipes everything, the root key included."""
         self.forget()
         self._root_key.wipe()
+
+    def _access_key_fields(self, access_key_id: str, uid: int, user: str) -> bytes:
+        return encode_fields(("access key", self._store_id, access_key_id, uid, user))
 
     def _fields(self, key_id: bytes, version: int, spec: str) -> bytes:
         return encode_fields(("backing key", self._store_id, key_id, version, spec))

@@ -267,3 +267,21 @@ class ImportedMaterial:
 
     key_arn: str
     material_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """One access key of a Unix user, as ListAccessKeys tells it. `created` is in seconds since 1970."""
+
+    access_key_id: str
+    user: str
+    uid: int
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccessKey:
+    """What CreateAccessKey gives; the caller wipes `secret`."""
+
+    key: AccessKey
+    secret: Secret

@@ -11,9 +11,10 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from envfs.access.peer import peer_of
 from envfs.service import mountinfo, runtime, wire
 from envfs.service.errors import MountError
-from envfs.service.peer import MAX_LINE, inode_of, peer_of
+from envfs.service.peer import MAX_LINE, inode_of
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from envfs.access.peer import Peer, peer_of
 from envfs.errors import ConfigError
 from envfs.service import wire
-from envfs.service.peer import MAX_LINE, Peer, peer_of
+from envfs.service.peer import MAX_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

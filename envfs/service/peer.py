@@ -1,12 +1,9 @@
-"""Who is at the other end of a Unix socket, and which inode a descriptor that came over it stands for."""
+"""What comes over a control socket: lines, and descriptors that stand for inodes."""
 
 from __future__ import annotations
 
-import socket
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from envfs.errors import ConfigError
 from envfs.service import mountinfo
@@ -14,23 +11,6 @@ from envfs.service.errors import MountError
 
 MAX_LINE = 64 << 10
 """Bytes of one request or response line, the newline included."""
-
-_UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """The process that connected (or listens), as the kernel noted it then: SO_PEERCRED of unix(7)."""
-
-    pid: int
-    uid: int
-    gid: int
-
-
-def peer_of(connection: Any) -> Peer:
-    """The other end of a connected Unix stream socket (a `socket.socket` or trio's)."""
-    raw: bytes = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    return Peer(*_UCRED.unpack(raw))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from envfs.access.peer import Peer
 from envfs.errors import AccessDenied, ConfigError
 from envfs.format.header import volume_context
 from envfs.kms.model import Access, RequestFacts
 from envfs.service.errors import MountError
 from envfs.service.keys import VIA_SERVICE, usable_key
-from envfs.service.peer import Peer, inode_in_mount
+from envfs.service.peer import inode_in_mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from envfs.access.peer import Peer, peer_of
 from envfs.errors import AccessDenied, ConfigError
 from envfs.service import client, mountinfo, runtime, wire
 from envfs.service.control import ControlServer
 from envfs.service.errors import MountError
-from envfs.service.peer import MAX_LINE, Peer, inode_of, peer_of
+from envfs.service.peer import MAX_LINE, inode_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

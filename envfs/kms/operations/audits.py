@@ -1,0 +1,69 @@
+"""Looking at the KMS itself: whether its store and its audit trail are authentic, and what the trail says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from envfs.crypto.secret import Secret
+from envfs.errors import Validation
+from envfs.kms.audit.query import Question, query
+from envfs.kms.audit.trail import AUDIT_DIRECTORY
+from envfs.kms.audit.verify import Verification, verify_trail
+from envfs.kms.core import Core
+from envfs.kms.model import NO_FACTS, Principal, RequestFacts
+
+MAX_RECORDS: Final = 1000
+
+
+class AuditOperations(Core):
+    """Each needs a permission `envfs:…` in an identity policy; the account root has it. They read whole files: slow."""
+
+    _home: Path
+    _root_key: Secret
+    _store_id: bytes
+
+    def verify_audit(self) -> Verification:
+        """Checks the whole audit trail, also while other processes write to it."""
+        self._refresh()
+        return verify_trail(self._home / AUDIT_DIRECTORY, self._store, self._root_key, self._store_id)
+
+    def check_audit(self, principal: Principal, facts: RequestFacts = NO_FACTS) -> Verification:
+        """VerifyAudit: what `verify_audit` finds."""
+        with self._recorded("envfs:VerifyAudit", principal, facts) as call:
+            self._authorise(call, call.event)
+            return self.verify_audit()
+
+    def check_store(self, principal: Principal, facts: RequestFacts = NO_FACTS) -> list[str]:
+        """VerifyStore: every problem that there is in the store, as a sentence; none if it is authentic."""
+        with self._recorded("envfs:VerifyStore", principal, facts) as call:
+            self._authorise(call, call.event)
+            store: Any = self._store
+            return list(store.verify_all())
+
+    def query_audit(
+        self,
+        principal: Principal,
+        question: Question,
+        *,
+        limit: int = 100,
+        marker: str | None = None,
+        newest: bool = False,
+        facts: RequestFacts = NO_FACTS,
+    ) -> tuple[list[dict[str, Any]], str, bool]:
+        """At most `limit` (1 to 1,000) records that fit, oldest first; the marker behind them; whether there may be
+        more. `newest`: the last ones.
+        """
+        with self._recorded("envfs:QueryAudit", principal, facts) as call:
+            self._authorise(call, call.event)
+            if not 1 <= limit <= MAX_RECORDS:
+                raise Validation(f"the limit is from 1 to {MAX_RECORDS}, not {limit}")
+            if question.key is not None:
+                question = replace(question, key=self._arn_of(question.key))
+            return query(self._home / AUDIT_DIRECTORY, question, limit=limit, marker=marker, newest=newest)
+
+    def _arn_of(self, reference: str) -> str:
+        """The ARN of the key that is named, also of one that is there no more."""
+        parsed = self._account.parse_reference(reference)
+        return self._catalogue.resolve(reference).arn if parsed.key_id is None else self._account.key_arn(parsed.key_id)
