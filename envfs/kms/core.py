@@ -17,6 +17,7 @@ from envfs.kms.keyring import Keyring
 from envfs.kms.model import NO_FACTS, Principal, RequestFacts
 from envfs.kms.policy.decision import Decision
 from envfs.kms.policy.evaluator import evaluate
+from envfs.kms.policy.grants import GrantSet
 from envfs.kms.policy.request import NO_EXTRA, NO_PAIRS, ConditionValue, GrantTerms, Request
 from envfs.kms.schema import BACKING_KEYS, PINS
 from envfs.kms.sealed_store import SealedStore, Transaction
@@ -93,11 +94,12 @@ class Core:
             proposal,
         )
 
-    def _decide(self, request: Request, key: Key | None) -> Decision:
+    def _decide(self, request: Request, key: Key | None, grants: GrantSet | None = None) -> Decision:
         identity_policies = self._catalogue.identity_policies(request.principal)
         if key is None:
             return evaluate(request, None, identity_policies)
-        return evaluate(request, key.policy, identity_policies, self._catalogue.grants(key))
+        counting = self._catalogue.grants(key) if grants is None else grants
+        return evaluate(request, key.policy, identity_policies, counting)
 
     def _authorise_key(
         self,
@@ -109,17 +111,28 @@ class Core:
         extra: Mapping[str, ConditionValue] = NO_EXTRA,
         context: Mapping[str, str] | None = None,
         proposal: GrantTerms | None = None,
+        grants: GrantSet | None = None,
     ) -> None:
         """AccessDenied unless policies or grants allow `action` (by default the call's event) and the actions `also`;
-        then the key's state is looked at. `context`: the encryption context, if it is another than the call's.
+        then the key's state is looked at. `context`: the encryption context, if it is another than the call's;
+        `grants`: the grants that count, if it is not all of the key.
         """
         call.key_arn = key.arn
-        call.authorisation = {"action": action, "also": also, "extra": extra, "context": context, "proposal": proposal}
+        call.authorisation = {
+            "action": action,
+            "also": also,
+            "extra": extra,
+            "context": context,
+            "proposal": proposal,
+            "grants": grants,
+        }
         if call.facts.grant_tokens:
             self._check_grant_tokens(call.facts.grant_tokens)
         actions = (action or PREFIX + call.event, *also)
         for one in actions:
-            decision = self._decide(self._request(call, one, key, EVERY_RESOURCE, extra, context, proposal), key)
+            decision = self._decide(
+                self._request(call, one, key, EVERY_RESOURCE, extra, context, proposal), key, grants
+            )
             call.decisions.append(decision)
             if not decision.allowed:
                 raise self._denied(call, one, key.arn, decision)

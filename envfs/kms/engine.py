@@ -26,6 +26,7 @@ from envfs.kms.operations.access_keys import AccessKeyOperations
 from envfs.kms.operations.agreement import AgreementOperations
 from envfs.kms.operations.audits import AuditOperations
 from envfs.kms.operations.elsewhere import ElsewhereOperations
+from envfs.kms.operations.grants import GrantOperations
 from envfs.kms.operations.keys import KeyOperations
 from envfs.kms.operations.macs import MacOperations
 from envfs.kms.operations.pairs import PairOperations
@@ -61,6 +62,7 @@ class Engine(
     AccessKeyOperations,
     AuditOperations,
     ElsewhereOperations,
+    GrantOperations,
 ):
     """All operations of a KMS in one directory. Used from one thread at a time, and not carried over a fork.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from envfs.errors import MalformedPolicy, NotFound, Validation
 from envfs.kms.core import Core
@@ -14,6 +14,13 @@ from envfs.kms.schema import IDENTITY_POLICIES, PINS, IdentityPolicyRow, PinRow
 from envfs.kms.sealed_store import Transaction
 
 _POLICY_NAME: Final = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
+
+
+class PinProblem(NamedTuple):
+    """Why a user cannot be pinned."""
+
+    text: str
+    hint: str = ""
 
 
 class IdentityOperations(Core):
@@ -95,19 +102,24 @@ class IdentityOperations(Core):
         one.
         """
         for name in sorted(named_users(policy, self._account)):
-            pinned = self._store.find(PINS, name=name)
-            uid = self._users.uid_of(name)
-            if pinned and (uid is None or uid == pinned[0].uid):
-                continue
-            if pinned:
-                raise MalformedPolicy(
-                    f"the user {name!r} had the uid {pinned[0].uid} and now has {uid}",
-                    hint="if it is the same person, unpin the user first",
-                )
-            if uid is None:
-                raise MalformedPolicy(f"there is no user {name!r}", hint="make the user first, or name a group")
-            if not self._pin(transaction, uid, name):
-                raise MalformedPolicy(f"the uid {uid} of the user {name!r} is pinned to another name")
+            problem = self._pin_named_user(transaction, name)
+            if problem is not None:
+                raise MalformedPolicy(problem.text, hint=problem.hint)
+
+    def _pin_named_user(self, transaction: Transaction, name: str) -> PinProblem | None:
+        """Pins a user whom somebody names; or says why not."""
+        pinned = self._store.find(PINS, name=name)
+        uid = self._users.uid_of(name)
+        if pinned and (uid is None or uid == pinned[0].uid):
+            return None
+        if pinned:
+            text = f"the user {name!r} had the uid {pinned[0].uid} and now has {uid}"
+            return PinProblem(text, "if it is the same person, unpin the user first")
+        if uid is None:
+            return PinProblem(f"there is no user {name!r}", "make the user first, or name a group")
+        if not self._pin(transaction, uid, name):
+            return PinProblem(f"the uid {uid} of the user {name!r} is pinned to another name")
+        return None
 
     def _pin(self, transaction: Transaction, uid: int, name: str) -> bool:
         """Within a transaction: pins the two unless one is pinned to something else."""

@@ -47,7 +47,7 @@ def service_managed_policy(account: Account) -> str:
             "Sid": "Allow direct access to key metadata",
             "Effect": "Allow",
             "Principal": {"AWS": account.root_arn},
-            "Action": ["kms:Describe*", "kms:Get*", "kms:List*"],
+            "Action": ["kms:Describe*", "kms:Get*", "kms:List*", "kms:RevokeGrant"],
             "Resource": "*",
         },
     )
