@@ -29,12 +29,16 @@ _OTHERS: Final[Mapping[str, tuple[type, type]]] = {
 }
 
 
-def load_private_key(spec_name: str, der: Secret) -> PrivateKey:
-    """The private key of a key spec from its PKCS #8 in DER (RFC 5958), not encrypted. `der` stays the caller's."""
+def load_private_key(spec_name: str, der: Secret, *, trusted: bool = False) -> PrivateKey:
+    """The private key of a key spec from its PKCS #8 in DER (RFC 5958), not encrypted. `der` stays the caller's.
+
+    `trusted`: it was authenticated, and checked when it was made or imported; then an RSA key's primes, whose check
+    takes up to half a second, are not checked again.
+    """
     raw = der.expose()
     _check_pkcs8(raw)
     try:
-        key = load_der_private_key(raw, None)
+        key = load_der_private_key(raw, None, unsafe_skip_rsa_key_validation=trusted)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise FormatError("the private key cannot be read") from None
     if not _is_of(spec_name, key, private=True):

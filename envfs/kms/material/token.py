@@ -16,7 +16,7 @@ from envfs.crypto.aead import TAG_SIZE
 from envfs.crypto.kdf import Label, derive
 from envfs.crypto.secret import Secret
 from envfs.errors import InvalidImportToken
-from envfs.kms.material.wrapping import WRAPPING_ALGORITHMS
+from envfs.kms.material.wrapping import WRAPPING_ALGORITHMS, WRAPPING_KEY_SPECS
 from envfs.kms.schema import encode_fields
 
 MAGIC: Final = b"EI"
@@ -25,7 +25,7 @@ LIFETIME: Final = 24 * 3600
 SALT_SIZE: Final = 32
 MAX_TOKEN_SIZE: Final = 6144
 
-_HEADER: Final = struct.Struct(">2sBB16sQ32s")
+_HEADER: Final = struct.Struct(">2sBBB16sQ32s")
 _ZERO_NONCE: Final = bytes(12)
 
 
@@ -35,6 +35,7 @@ class ImportToken:
 
     key_id: bytes
     algorithm: str
+    wrapping_key_spec: str
     valid_to: int
     wrapping_key: Secret
 
@@ -42,8 +43,9 @@ class ImportToken:
 def seal_token(root_key: Secret, store_id: bytes, token: ImportToken) -> bytes:
     """The token as its caller gets it."""
     salt = os.urandom(SALT_SIZE)
-    number = WRAPPING_ALGORITHMS.index(token.algorithm) + 1
-    header = _HEADER.pack(MAGIC, TOKEN_VERSION, number, token.key_id, token.valid_to, salt)
+    algorithm = WRAPPING_ALGORITHMS.index(token.algorithm) + 1
+    spec = WRAPPING_KEY_SPECS.index(token.wrapping_key_spec) + 1
+    header = _HEADER.pack(MAGIC, TOKEN_VERSION, algorithm, spec, token.key_id, token.valid_to, salt)
     # A fixed nonce is unique here: 256 random bits of salt make a key that encrypts nothing else.
     sealed = _cipher(root_key, salt).encrypt(_ZERO_NONCE, token.wrapping_key.expose(), _associated(store_id, header))
     return header + sealed
@@ -54,14 +56,16 @@ def open_token(root_key: Secret, store_id: bytes, raw: bytes) -> ImportToken:
     if not _HEADER.size + TAG_SIZE < len(raw) <= MAX_TOKEN_SIZE:
         raise _not_ours()
     header = bytes(raw[: _HEADER.size])
-    magic, version, number, key_id, valid_to, salt = _HEADER.unpack(header)
-    if magic != MAGIC or version != TOKEN_VERSION or not 1 <= number <= len(WRAPPING_ALGORITHMS):
+    magic, version, algorithm, spec, key_id, valid_to, salt = _HEADER.unpack(header)
+    if magic != MAGIC or version != TOKEN_VERSION:
         raise _not_ours()
     try:
         plain = _cipher(root_key, salt).decrypt(_ZERO_NONCE, raw[_HEADER.size :], _associated(store_id, header))
     except InvalidTag:
         raise _not_ours() from None
-    return ImportToken(key_id, WRAPPING_ALGORITHMS[number - 1], valid_to, Secret(plain))
+    # Authentic from here on: the numbers are those that `seal_token` wrote.
+    names = WRAPPING_ALGORITHMS[algorithm - 1], WRAPPING_KEY_SPECS[spec - 1]
+    return ImportToken(key_id, *names, valid_to, Secret(plain))
 
 
 def _cipher(root_key: Secret, salt: bytes) -> AESGCM:

@@ -17,10 +17,10 @@ from envfs.kms.material.generate import Material, serialise
 from envfs.kms.material.keys import load_private_key
 from envfs.kms.material.specs import Family, KeySpec
 
+# The order counts in these two: the position is the number in import tokens (FORMAT.md 9.6).
 WRAPPING_KEY_SPECS: Final = ("RSA_2048", "RSA_3072", "RSA_4096")
 _OAEP: Final = ("RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256")
 _KEY_WRAP: Final = ("RSA_AES_KEY_WRAP_SHA_1", "RSA_AES_KEY_WRAP_SHA_256")
-# The order counts: its index is the algorithm's number in import tokens (FORMAT.md 9.6).
 WRAPPING_ALGORITHMS: Final = (*_OAEP, *_KEY_WRAP)
 _ONLY_AWS: Final = ("RSAES_PKCS1_V1_5", "SM2PKE", "SM2")
 
