@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import botocore.session
+import botocore.session  # type: ignore[import-untyped]
 import pytest
 
 from envfs.errors import InvalidKeyUsage, KmsError, UnsupportedOperation, Validation
