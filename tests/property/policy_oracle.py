@@ -56,17 +56,24 @@ def substitute(value: str, asked: dict[str, Any], *, variables: bool, wildcards:
 def lookup(key: str, asked: dict[str, Any]) -> Any:
     """None, a string, or a list of strings."""
     lower = key.lower()
-    prefix = "kms:encryptioncontext:"
-    if lower.startswith(prefix):
-        found = [value for name, value in asked["context"].items() if name.lower() == lower[len(prefix) :]]
-        if len(found) > 1:
-            raise CannotTellError(key)
-        return found[0] if found else None
+    for prefix, pairs in (("kms:encryptioncontext:", asked["context"]), ("aws:resourcetag/", asked["tags"])):
+        if lower.startswith(prefix):
+            found = [value for name, value in pairs.items() if name.lower() == lower[len(prefix) :]]
+            if len(found) > 1:
+                raise CannotTellError(key)
+            return found[0] if found else None
+    if lower.startswith("aws:principaltag/"):
+        return None
     values = {
         "kms:encryptioncontextkeys": list(asked["context"]),
         "kms:viaservice": asked["via"],
         "kms:calleraccount": asked["arn"].split(":")[4],
-        "kms:requestalias": asked["alias"],
+        "kms:requestalias": asked["extra"].get("kms:requestalias"),
+        "kms:granteeprincipal": asked["extra"].get("kms:granteeprincipal"),
+        "kms:grantoperations": asked["extra"].get("kms:grantoperations"),
+        "kms:resourcealiases": asked["aliases"],
+        "kms:keyspec": asked["spec"],
+        "aws:sourceip": asked["ip"],
         "aws:username": asked["name"],
         "aws:userid": asked["uid"],
         "aws:principalarn": asked["arn"],
@@ -235,8 +242,62 @@ def allows(statement: dict[str, Any], asked: dict[str, Any], *, variables: bool)
         return False
 
 
-def decide(key_policy: dict[str, Any] | None, identity: list[dict[str, Any]], asked: dict[str, Any]) -> bool:
-    """Allowed or not."""
+def is_caller(arn: str, asked: dict[str, Any]) -> bool:
+    """Whether `arn` is the caller himself, a group of his, or his account, whose root he is."""
+    return arn in {asked["arn"], *asked["groups"]} or (asked["owner"] and is_account(arn, asked))
+
+
+def is_account(arn: str, asked: dict[str, Any]) -> bool:
+    return arn == f"arn:envfs:iam::{asked['arn'].split(':')[4]}:root"
+
+
+def constrained_to(constraints: dict[str, dict[str, str]], context: dict[str, str]) -> bool:
+    for kind, pairs in constraints.items():
+        if kind == "EncryptionContextEquals" and sorted(pairs.items()) != sorted(context.items()):
+            return False
+        if any(context.get(name) != value for name, value in pairs.items()):
+            return False
+    return True
+
+
+def at_least_as_strict(child: dict[str, dict[str, str]], parent: dict[str, dict[str, str]]) -> bool:
+    """A child without a constraint is only as strict as a parent without one. Subset may become Equals, not the other
+    way round, and pairs may come, but not go.
+    """
+    if "EncryptionContextEquals" in parent:
+        return child == parent
+    wanted = parent.get("EncryptionContextSubset", {})
+    (given,) = child.values() or [{}]
+    return (not parent or bool(child)) and all(given.get(name) == value for name, value in wanted.items())
+
+
+def grant_covers(grant: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether the grant is about such a request, whoever makes it."""
+    operation = asked["action"].removeprefix("kms:")
+    if operation not in grant["Operations"]:
+        return False
+    if operation == "CreateGrant":
+        child = asked["proposal"]
+        if child is None or not all(one in grant["Operations"] for one in child["Operations"]):
+            return False
+        return at_least_as_strict(child["Constraints"], grant["Constraints"])
+    return operation == "DescribeKey" or constrained_to(grant["Constraints"], asked["context"])
+
+
+def may_retire(grant: dict[str, Any], asked: dict[str, Any]) -> bool:
+    if is_caller(grant["RetiringPrincipal"], asked):
+        return True
+    return "RetireGrant" in grant["Operations"] and is_caller(grant["GranteePrincipal"], asked)
+
+
+def decide(
+    key_policy: dict[str, Any] | None,
+    identity: list[dict[str, Any]],
+    asked: dict[str, Any],
+    grants: list[dict[str, Any]] | None = None,
+) -> bool:
+    """Allowed or not. In RetireGrant, `grants` are those of which one is to be retired."""
+    grants = grants or []
     on_key: list[tuple[dict[str, Any], bool]] = []
     on_identity: list[tuple[dict[str, Any], bool]] = []
     for document, into in [(key_policy, on_key), *((one, on_identity) for one in identity)]:
@@ -257,11 +318,16 @@ def decide(key_policy: dict[str, Any] | None, identity: list[dict[str, Any]], as
     )
     if key_policy is None:
         return asked["owner"] or by_identity
+    if asked["action"] == "kms:RetireGrant":
+        return any(may_retire(grant, asked) for grant in grants) or asked["owner"] or by_identity
     allowing = [
         one for one, variables in on_key if one["Effect"] == "Allow" and allows(one, asked, variables=variables)
     ]
     directly = any(names_directly(one["Principal"], asked) for one in allowing)
     by_account = any(names_account(one["Principal"], asked) for one in allowing)
+    covering = [grant["GranteePrincipal"] for grant in grants if grant_covers(grant, asked)]
+    directly = directly or any(is_caller(grantee, asked) for grantee in covering)
+    by_account = by_account or any(is_account(grantee, asked) for grantee in covering)
     if asked["arn"].split(":")[4] == ACCOUNT:
         return directly or (by_account and by_identity)
     return (directly or by_account) and by_identity

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from envfs.errors import LimitExceeded, MalformedPolicy
 from envfs.kms.arn import Account
-from envfs.kms.model import Principal, RequestFacts
+from envfs.kms.model import Grant, GrantConstraints, Principal, RequestFacts
+from envfs.kms.policy.decision import Reason
 from envfs.kms.policy.evaluator import evaluate
+from envfs.kms.policy.grants import GrantSet, is_as_strict, meets
 from envfs.kms.policy.parser import parse_identity_policy, parse_key_policy
-from envfs.kms.policy.request import KeyFacts, Request
+from envfs.kms.policy.request import GrantTerms, KeyFacts, Request
 from tests.property import policy_oracle as oracle
 
 HERE = Account("envfs", "local", oracle.ACCOUNT)
@@ -73,8 +75,10 @@ resource_values = st.sampled_from([
 ])  # fmt: skip
 single_keys = st.sampled_from([
     CONTEXT_KEY, CONTEXT_KEY.upper(), "kms:ViaService", "kms:CallerAccount", "kms:RequestAlias", "aws:username",
-    "aws:userid", "envfs:Access",
+    "aws:userid", "envfs:Access", "aws:SourceIp", "aws:ResourceTag/team", "aws:PrincipalTag/team", "kms:KeySpec",
+    "kms:GranteePrincipal",
 ])  # fmt: skip
+set_keys = ["kms:EncryptionContextKeys", "kms:GrantOperations", CONTEXT_KEY, "aws:username"]
 string_operators = st.sampled_from([
     "StringEquals", "StringNotEquals", "StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase", "StringLike",
     "StringNotLike",
@@ -104,7 +108,7 @@ def several(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def conditions(draw: st.DrawFn) -> dict[str, Any]:
+def conditions(draw: st.DrawFn, *, identity: bool) -> dict[str, Any]:
     kind = draw(st.sampled_from(["string", "typed", "arn", "null", "set"]))
     suffix = draw(st.sampled_from(["", "", "IfExists"]))
     if kind == "null":
@@ -121,7 +125,8 @@ def conditions(draw: st.DrawFn) -> dict[str, Any]:
         values = next(values for name, values in TYPED_VALUES.items() if operator.startswith(name))
         return {operator + suffix: {draw(single_keys): draw(several(st.sampled_from(values)))}}
     operator = draw(string_operators)
-    key = draw(st.sampled_from(["kms:EncryptionContextKeys", CONTEXT_KEY, "aws:username"]) if prefix else single_keys)
+    several_keys = [*set_keys, "kms:ResourceAliases"] if identity else set_keys
+    key = draw(st.sampled_from(several_keys) if prefix else single_keys)
     return {prefix + operator + suffix: {key: draw(several(string_values))}}
 
 
@@ -143,7 +148,7 @@ def statements(draw: st.DrawFn, *, identity: bool) -> dict[str, Any]:
         made["NotPrincipal" if negated else "Principal"] = draw(principal_values)
     made[draw(st.sampled_from(["Action", "Action", "Action", "NotAction"]))] = draw(action_values)
     made[draw(st.sampled_from(["Resource", "Resource", "Resource", "NotResource"]))] = draw(resource_values)
-    found = merged(draw(st.lists(conditions(), max_size=2))) if draw(st.booleans()) else {}
+    found = merged(draw(st.lists(conditions(identity=identity), max_size=2))) if draw(st.booleans()) else {}
     if found:
         made["Condition"] = found
     return made
@@ -181,39 +186,180 @@ def to_plain(asked: Request) -> dict[str, Any]:
         "context": dict(asked.context),
         "via": asked.facts.via_service,
         "access": asked.facts.access,
-        "alias": asked.extra.get("kms:requestalias"),
+        "ip": asked.facts.source_ip,
+        "extra": {key: list(value) if isinstance(value, tuple) else value for key, value in asked.extra.items()},
+        "spec": asked.key.spec if asked.key else None,
+        "tags": dict(asked.key.tags) if asked.key else {},
+        "aliases": list(asked.key.aliases) if asked.key else None,
+        "proposal": asked.proposal
+        and {
+            "Operations": sorted(asked.proposal.operations),
+            "Constraints": plain_constraints(asked.proposal.constraints),
+        },
     }
+
+
+def plain_constraints(constraints: GrantConstraints | None) -> dict[str, dict[str, str]]:
+    """As AWS writes them."""
+    if constraints is None:
+        return {}
+    named = {"EncryptionContextEquals": constraints.equals, "EncryptionContextSubset": constraints.subset}
+    return {name: dict(pairs) for name, pairs in named.items() if pairs is not None}
+
+
+def plain_grant(grant: Grant) -> dict[str, Any]:
+    return {
+        "GranteePrincipal": grant.grantee,
+        "RetiringPrincipal": grant.retiring,
+        "Operations": list(grant.operations),
+        "Constraints": plain_constraints(grant.constraints),
+    }
+
+
+context_pairs = st.dictionaries(st.sampled_from(["team", "Team", "a", "b"]), TEXTS, max_size=3)
+# Few pairs and few values, so that contexts meet constraints.
+constraint_pairs = st.sampled_from(
+    [{"team": "a"}, {"team": "b"}, {"a": "a"}, {"team": "a", "a": "a"}, {"team": "a", "a": "b"}, {"team": "", "b": "a"}]
+)
+narrow_pairs: st.SearchStrategy[dict[str, str]] = st.one_of(constraint_pairs, st.just({}), st.just({"Team": "a"}))
+constraint_values = st.one_of(
+    st.none(),
+    constraint_pairs.map(lambda pairs: GrantConstraints(equals=pairs)),
+    constraint_pairs.map(lambda pairs: GrantConstraints(subset=pairs)),
+)
+operation_sets = st.sets(
+    st.sampled_from(["Decrypt", "GenerateDataKey", "DescribeKey", "CreateGrant", "RetireGrant"]), min_size=1
+)
+grant_principals = st.sampled_from(
+    [
+        HERE.user_arn("alice"),
+        HERE.user_arn("bob"),
+        HERE.user_arn("*"),
+        HERE.group_arn("finance"),
+        HERE.group_arn("staff"),
+        HERE.root_arn,
+        THERE.user_arn("alice"),
+        THERE.root_arn,
+    ]
+)
+grants = st.builds(
+    lambda number, grantee, retiring, operations, constraints: Grant(
+        f"{number:064x}", KEYS[0], "", grantee, retiring, HERE.root_arn, tuple(sorted(operations)), constraints, 0
+    ),
+    st.integers(0, 9),
+    grant_principals,
+    st.one_of(st.just(""), grant_principals),
+    operation_sets,
+    constraint_values,
+)
+KEYED_ACTIONS = ["kms:Decrypt", "kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant",
+                 "kms:RetireGrant"]  # fmt: skip
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     arn = draw(st.sampled_from([*KEYS, None]))
-    alias = draw(st.sampled_from([None, "a", "b"]))
+    action = draw(st.sampled_from(KEYED_ACTIONS if arn else ["kms:CreateKey", "kms:ListKeys"]))
+    extra: dict[str, str | tuple[str, ...]] = {}
+    proposal: GrantTerms | None = None
+    if alias := draw(st.sampled_from([None, "a", "b"])):
+        extra["kms:requestalias"] = alias
+    if action == "kms:CreateGrant":
+        proposal = GrantTerms(frozenset(draw(operation_sets)), draw(constraint_values))
+        extra["kms:granteeprincipal"] = draw(st.sampled_from(["a", "alice"]))
+        extra["kms:grantoperations"] = tuple(sorted(draw(st.sets(st.sampled_from(["a", "ab", "alice"])))))
+    tags = draw(st.dictionaries(st.sampled_from(["team", "Team"]), TEXTS, max_size=2))
+    aliases = tuple(draw(st.lists(TEXTS, max_size=2)))
     return Request(
         draw(principals),
-        draw(st.sampled_from(["kms:Decrypt", "kms:GenerateDataKey"] if arn else ["kms:CreateKey", "kms:ListKeys"])),
+        action,
         arn or "*",
-        KeyFacts(arn, "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "ENVFS") if arn else None,
-        draw(st.dictionaries(st.sampled_from(["team", "Team", "a", "b"]), TEXTS, max_size=3)),
-        RequestFacts(draw(st.sampled_from([None, "envfs", "a"])), None, draw(st.sampled_from([None, "read", "write"]))),
-        {} if alias is None else {"kms:requestalias": alias},
+        KeyFacts(arn, "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "AWS_KMS", aliases, tags) if arn else None,
+        draw(st.one_of(context_pairs, narrow_pairs)),
+        RequestFacts(
+            draw(st.sampled_from([None, "envfs", "a"])),
+            None,
+            draw(st.sampled_from([None, "read", "write"])),
+            draw(st.sampled_from([None, "10.0.0.1", "::1"])),
+        ),
+        extra,
         0.0,
         HERE.account_id,
         HERE.principal_prefix,
+        proposal,
     )
 
 
 @settings(max_examples=max(500, settings.default.max_examples if settings.default else 0))
-@given(documents(identity=False), st.lists(documents(identity=True), max_size=2), requests())
+@given(
+    documents(identity=False),
+    st.lists(documents(identity=True), max_size=2),
+    requests(),
+    st.lists(grants, max_size=4),
+)
 def test_the_evaluator_agrees_with_the_oracle(
-    key_policy: dict[str, Any], identity: list[dict[str, Any]], asked: Request
+    key_policy: dict[str, Any], identity: list[dict[str, Any]], asked: Request, listed: list[Grant]
 ) -> None:
     parsed = None if asked.key is None else parse_key_policy(json.dumps(key_policy), HERE)
     attached = [parse_identity_policy(json.dumps(document), "p", HERE) for document in identity]
-    decision = evaluate(asked, parsed, attached)
-    event(decision.reason.value)
-    expected = oracle.decide(None if asked.key is None else key_policy, identity, to_plain(asked))
-    assert decision.allowed is expected
+    decision = evaluate(asked, parsed, attached, GrantSet(listed))
+    event(f"{asked.action} {decision.reason.value}")
+    plain = [plain_grant(grant) for grant in listed]
+    assert decision.allowed is oracle.decide(
+        None if asked.key is None else key_policy, identity, to_plain(asked), plain
+    )
+
+
+NOBODY = {
+    "Statement": {"Effect": "Allow", "Principal": {"AWS": HERE.user_arn("nobody")}, "Action": "*", "Resource": "*"}
+}
+
+
+@settings(max_examples=max(500, settings.default.max_examples if settings.default else 0))
+@given(st.lists(documents(identity=True), max_size=1), requests(), st.lists(grants, min_size=1, max_size=6))
+def test_grants_alone_agree_with_the_oracle(
+    identity: list[dict[str, Any]], asked: Request, listed: list[Grant]
+) -> None:
+    """With a key policy that allows nothing to anybody here, so that it is the grants on which the outcome rests."""
+    if asked.key is None:
+        return
+    attached = [parse_identity_policy(json.dumps(document), "p", HERE) for document in identity]
+    decision = evaluate(asked, parse_key_policy(json.dumps(NOBODY), HERE), attached, GrantSet(listed))
+    event(f"{asked.action} {decision.reason.value}")
+    plain = [plain_grant(grant) for grant in listed]
+    assert decision.allowed is oracle.decide(NOBODY, identity, to_plain(asked), plain)
+    if decision.reason is Reason.GRANT:
+        alone = GrantSet(grant for grant in listed if grant.grant_id == decision.grant)
+        assert evaluate(asked, parse_key_policy(json.dumps(NOBODY), HERE), attached, alone) == decision
+
+
+@given(st.lists(constraint_values, min_size=2, max_size=2), narrow_pairs)
+def test_what_meets_a_stricter_constraint_meets_the_looser_one(
+    pair: list[GrantConstraints | None], context: dict[str, str]
+) -> None:
+    child, parent = pair
+    if is_as_strict(child, parent) and (child is None or meets(child, context)):
+        assert parent is None or meets(parent, context)
+
+
+@given(
+    documents(identity=False),
+    st.lists(documents(identity=True), max_size=2),
+    requests(),
+    st.lists(grants, max_size=3),
+    grants,
+)
+def test_one_grant_more_never_takes_anything_away(
+    key_policy: dict[str, Any], identity: list[dict[str, Any]], asked: Request, listed: list[Grant], more: Grant
+) -> None:
+    if asked.key is None:
+        return
+    parsed = parse_key_policy(json.dumps(key_policy), HERE)
+    attached = [parse_identity_policy(json.dumps(document), "p", HERE) for document in identity]
+    before = evaluate(asked, parsed, attached, GrantSet(listed))
+    after = evaluate(asked, parsed, attached, GrantSet([*listed, more]))
+    assert after.allowed or not before.allowed
+    assert after.allowed or after == before
 
 
 @given(documents(identity=False), st.lists(documents(identity=True), max_size=2), requests())
@@ -229,6 +375,8 @@ def test_the_statements_that_are_named_decide(
     for one in named:
         alone = {**key_policy, "Statement": [key_policy["Statement"][one.number - 1]]}
         again = evaluate(asked, parse_key_policy(json.dumps(alone), HERE), attached if decision.allowed else ())
+        if asked.action == "kms:RetireGrant" and decision.allowed:
+            continue  # not by the key policy
         assert again.allowed is decision.allowed
         assert again.reason is decision.reason
 
