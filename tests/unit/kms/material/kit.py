@@ -31,7 +31,7 @@ def material(spec: str) -> Material:
 
 
 def private_key(spec: str) -> PrivateKey:
-    return load_private_key(spec, material(spec).private)
+    return load_private_key(spec, material(spec).private, trusted=True)
 
 
 def public_key(spec: str) -> PublicKey:
