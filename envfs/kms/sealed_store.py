@@ -38,9 +38,7 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 
 
 class SealedStore:
-    """Authenticated access to a `Store`. Reads are served from one verified state at a time; `refresh` moves on to the
-    next.
-    """
+    """Authenticated access to a `Store`. Each read sees the newest state; `poll` tells what became another one."""
 
     def __init__(self, store: Store, root_key: Secret, store_id: bytes) -> None:
         self._store = store
@@ -48,6 +46,7 @@ class SealedStore:
         self._tables = {table.name: SealedTable[Any](store, self._mac, table) for table in SEALED_TABLES}
         self._sets: dict[str, SetRow] = {}
         self._generation = 0
+        self._data_version: int | None = None  # of the store, when its state was verified
         self._stale: set[str] = set()  # tables that changed since `poll` last told
         self._is_current = True
         self._writing = False
@@ -89,15 +88,8 @@ class SealedStore:
         """
         if not self._writing and (self._store.changed() or not self._is_current):
             self._is_current = False  # stays so if the new state turns out not to be authentic
-            before = self._generation
             with self._store.reading():
                 self._refresh()
-            if self._generation == before:
-                # Each of our own transactions raises the generation. This was none: whatever was read before is read
-                # again.
-                for table in self._tables.values():
-                    table.forget()
-                self._stale.update(self._sets)
             self._is_current = True
         elif not self._stale:
             return _NOTHING
@@ -107,6 +99,9 @@ class SealedStore:
 
     def _refresh(self) -> None:
         """Within a transaction: reads and verifies the state, and notes which tables are not as they were."""
+        data_version = self._store.data_version()
+        if data_version == self._data_version:
+            return  # nobody but ourselves has committed since
         version = self._store.schema_version
         if version != SCHEMA_VERSION:
             raise UnsupportedVersion(
@@ -123,12 +118,19 @@ class SealedStore:
         sets = {row.name: row for row in rows}
         if sets.keys() != self._tables.keys():
             raise IntegrityError("the KMS's store has other tables than it should have", hint=HINT)
+        if states[0].generation == self._generation:
+            # Every transaction of ours, in whatever process, raises the generation. This was none: whatever was read
+            # before is read again.
+            self._stale.update(sets)
+            for table in self._tables.values():
+                table.forget()
         for name, row in sets.items():
             if row != self._sets.get(name):
                 self._stale.add(name)
                 self._tables[name].follow(row)
         self._sets = sets
         self._generation = states[0].generation
+        self._data_version = data_version
 
     @contextmanager
     def _reading(self, table: Table[Row]) -> Iterator[SealedTable[Row]]:

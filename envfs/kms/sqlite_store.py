@@ -160,6 +160,10 @@ class SqliteStore:
         self._data_version = version
         return True
 
+    def data_version(self) -> int:
+        with _database_errors(self._path):
+            return self._ask("PRAGMA data_version")
+
     @contextmanager
     def reading(self) -> Iterator[None]:
         with self._transaction("BEGIN"):

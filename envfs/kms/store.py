@@ -23,6 +23,9 @@ class Store(Protocol):
     def changed(self) -> bool:
         """Whether another connection has committed since the last time this was asked. A few microseconds."""
 
+    def data_version(self) -> int:
+        """Within `reading`: a number that is another one whenever another connection has committed in between."""
+
     def reading(self) -> AbstractContextManager[None]:
         """A transaction that sees one state of the database. Not nested."""
 
