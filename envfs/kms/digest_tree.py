@@ -15,7 +15,7 @@ from envfs.errors import IntegrityError
 from envfs.kms.schema import TREE, TreeRow, Value, encode_fields
 from envfs.kms.store import Store
 
-LEAF_BITS: Final = 12
+LEAVES: Final = 1 << 12
 LEAVES_OF_NODE: Final = 64
 TOP: Final = -1  # the parent of a table's nodes; the parent of a leaf is its node
 
@@ -29,7 +29,7 @@ _CHILD: Final = struct.Struct(">H")
 def leaf_number(table: str, group: Iterable[Value]) -> int:
     """The leaf of the rows of `table` whose group columns have the values `group`."""
     digest = hashlib.sha256(encode_fields((table, *group))).digest()
-    return int.from_bytes(digest[:2]) >> (16 - LEAF_BITS)
+    return int.from_bytes(digest[:2]) >> 4
 
 
 def leaf_digest(macs: Iterable[bytes]) -> bytes:
@@ -124,7 +124,7 @@ class DigestTree:
 
     def _children(self, parent: int) -> dict[int, bytes]:
         rows = (TreeRow._make(row) for row in self._store.select(TREE, {"name": self._table, "parent": parent}))
-        return {row.number: row.digest for row in rows if 0 <= row.number < 1 << LEAF_BITS}
+        return {row.number: row.digest for row in rows if 0 <= row.number < LEAVES}
 
     def _refuse(self) -> NoReturn:
         raise IntegrityError(f"table {self._table} of the KMS's store: its digest tree is not authentic", hint=HINT)

@@ -7,7 +7,7 @@ from typing import Any
 
 from envfs.crypto.mac import Mac
 from envfs.errors import IntegrityError
-from envfs.kms.digest_tree import LEAVES_OF_NODE, TOP, leaf_digest, node_digest
+from envfs.kms.digest_tree import LEAVES, LEAVES_OF_NODE, TOP, leaf_digest, node_digest
 from envfs.kms.schema import SEALED_TABLES, TREE, SetRow, StateRow, TreeRow, encode_fields
 from envfs.kms.sealed_table import SealedTable, macs_by_leaf
 from envfs.kms.store import Store
@@ -32,6 +32,7 @@ def problems_of_state(mac: Mac, states: Sequence[StateRow], sets: Sequence[SetRo
 def problems_of_table(store: Store, sealed: SealedTable[Any], row: SetRow | None) -> list[str]:
     """What is wrong with a table: its rows, its digest tree, and the row of `sets` that the state vouches for."""
     name = sealed.table.name
+    where = f"table {name} of the KMS's store:"
     try:
         raws = store.select(sealed.table, {})
         tree_rows = [TreeRow._make(raw) for raw in store.select(TREE, {"name": name})]
@@ -46,9 +47,11 @@ def problems_of_table(store: Store, sealed: SealedTable[Any], row: SetRow | None
     macs = macs_by_leaf(raws)
     children: dict[int, dict[int, bytes]] = {}
     for tree_row in tree_rows:
+        if not 0 <= tree_row.number < LEAVES:
+            problems.append(f"{where} its digest tree is not authentic (number {tree_row.number})")
+            continue
         children.setdefault(tree_row.parent, {})[tree_row.number] = tree_row.digest
     nodes = children.pop(TOP, {})
-    where = f"table {name} of the KMS's store:"
     stored = {number: (node, digest) for node, leaves in children.items() for number, digest in leaves.items()}
     problems += [
         f"{where} rows were added, removed or put back (leaf {leaf})"
@@ -60,6 +63,8 @@ def problems_of_table(store: Store, sealed: SealedTable[Any], row: SetRow | None
         for node in sorted(nodes.keys() | children.keys())
         if nodes.get(node) != node_digest(children.get(node, {}))
     ]
-    if row is None or row.digest != node_digest(nodes) or row.rows != len(raws):
+    if row is None or row.digest != node_digest(nodes):
         problems.append(f"{where} its digest tree is not authentic")
+    elif row.rows != len(raws):
+        problems.append(f"{where} there are {len(raws)} rows instead of {row.rows}")
     return problems

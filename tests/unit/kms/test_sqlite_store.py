@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sqlite3
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from envfs.errors import ConfigError, IntegrityError, Internal
 from envfs.kms import sqlite_store
-from envfs.kms.schema import ALIASES, SETS, AliasRow, SetRow
+from envfs.kms.schema import ALIASES, KEYS, SEALED_TABLES, SETS, TREE, AliasRow, SetRow, Table, Value
 from envfs.kms.sqlite_store import SqliteStore
 
 if TYPE_CHECKING:
@@ -131,3 +132,35 @@ def test_a_damaged_page(path: Path) -> None:
     path.write_bytes(raw)
     with pytest.raises(IntegrityError, match="is damaged"):
         SqliteStore.open(path).select(ALIASES, {})
+
+
+@pytest.mark.parametrize(
+    ("table", "where", "index"),
+    [
+        *((table, "leaf", f"{table.name}_leaf") for table in SEALED_TABLES),
+        (KEYS, "manager", "keys_manager"),
+        (ALIASES, "name", "PRIMARY KEY"),
+        (TREE, "parent", "PRIMARY KEY"),
+    ],
+)
+def test_few_rows_are_read(store: SqliteStore, table: Table[Any], where: str, index: str) -> None:
+    """The statements that `select` runs go through an index and need no sorting."""
+    plans: list[str] = []
+
+    def explain(statement: str) -> None:
+        if statement.startswith("SELECT"):
+            plans.extend(row[3] for row in explained.execute(f"EXPLAIN QUERY PLAN {statement}"))
+
+    explained = sqlite3.connect(store._path)
+    store._connection.set_trace_callback(explain)
+    values: dict[str, dict[str, Value]] = {"parent": {"name": "keys", "parent": 1}, "name": {"name": "alias/a"}}
+    store.select(table, values.get(where, {where: "x" if where == "manager" else 1}))
+    explained.close()
+    (plan,) = plans
+    assert plan.startswith(f"SEARCH {table.name} USING")
+    assert index in plan
+
+
+def test_the_index_on_due_is_used(store: SqliteStore) -> None:
+    plan = store._execute("EXPLAIN QUERY PLAN SELECT * FROM keys WHERE due BETWEEN 1 AND 2").fetchall()
+    assert [row[3] for row in plan] == ["SEARCH keys USING INDEX keys_due (due>? AND due<?)"]
