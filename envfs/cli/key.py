@@ -62,7 +62,7 @@ def list_keys(passphrase_file: Path | None, *, as_json: bool) -> None:
     with open_session(passphrase_file) as session:
         aliases = _aliases(session)
         keys = []
-        for entry in session.engine.list_keys(session.principal):
+        for entry in session.engine.list_keys(session.principal)[0]:
             try:
                 found = _fields(session.engine.describe_key(session.principal, entry.key_id))
             except AccessDenied:
@@ -94,7 +94,7 @@ def show(key_id: str, passphrase_file: Path | None, *, as_json: bool) -> None:
 def enable(key_id: str, passphrase_file: Path | None) -> None:
     """Let a disabled CMK be used again."""
     with open_session(passphrase_file) as session:
-        session.engine.enable_key(session.principal, key_id)
+        session.engine.enable_key(session.principal, _key_id(session, key_id))
 
 
 @key.command(epilog=examples("envfs key disable alias/payroll"))
@@ -103,7 +103,7 @@ def enable(key_id: str, passphrase_file: Path | None) -> None:
 def disable(key_id: str, passphrase_file: Path | None) -> None:
     """Let nobody use a CMK until it is enabled again: its files can then not be opened, in no mount."""
     with open_session(passphrase_file) as session:
-        session.engine.disable_key(session.principal, key_id)
+        session.engine.disable_key(session.principal, _key_id(session, key_id))
 
 
 @key.group()
@@ -118,7 +118,7 @@ def policy() -> None:
 def get(key_id: str, file: IO[str], passphrase_file: Path | None) -> None:
     """Write a CMK's key policy to FILE, or to stdout."""
     with open_session(passphrase_file) as session:
-        text = session.engine.get_key_policy(session.principal, key_id)
+        text = session.engine.get_key_policy(session.principal, _key_id(session, key_id))
     file.write(text if text.endswith("\n") else text + "\n")
 
 
@@ -133,13 +133,20 @@ def put(key_id: str, file: IO[str], passphrase_file: Path | None) -> None:
     """
     text = file.read()
     with open_session(passphrase_file) as session:
-        session.engine.put_key_policy(session.principal, key_id, text)
+        session.engine.put_key_policy(session.principal, _key_id(session, key_id), text)
+
+
+def _key_id(session: Session, reference: str) -> str:
+    """The id of the key that an alias stands for: most operations take no alias."""
+    if ALIAS_PREFIX not in reference:
+        return reference
+    return session.engine.describe_key(session.principal, reference).key_id
 
 
 def _check_free(session: Session, name: str) -> None:
     """Refuse a taken alias before a key is made that would then be left without one."""
     try:
-        taken = any(alias.name == name for alias in session.engine.list_aliases(session.principal))
+        taken = any(alias.name == name for alias in session.engine.list_aliases(session.principal)[0])
     except AccessDenied:
         return  # not allowed to look; creating it will tell
     if taken:
@@ -158,7 +165,7 @@ def _aliases(session: Session) -> dict[str, list[str]]:
     """Key id → its aliases; empty where the caller may not list them."""
     found: dict[str, list[str]] = {}
     try:
-        for alias in session.engine.list_aliases(session.principal):
+        for alias in session.engine.list_aliases(session.principal)[0]:
             found.setdefault(alias.target_key_id, []).append(alias.name)
     except AccessDenied:
         pass

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from envfs.errors import IntegrityError, InvalidArn, NotFound
 from envfs.format.context import decode_context
-from envfs.kms.arn import Account, KeyReference, key_id_text
-from envfs.kms.model import Grant, GrantConstraints, KeyManager, KeyMetadata, KeyState, Principal
+from envfs.kms.arn import ALIAS_PREFIX, Account, KeyReference
+from envfs.kms.model import ORIGIN_EXTERNAL, Grant, GrantConstraints, KeyManager, KeyState, Principal
 from envfs.kms.policy.grants import GrantSet
 from envfs.kms.policy.parser import parse_identity_policy, parse_key_policy
 from envfs.kms.policy.request import KeyFacts
 from envfs.kms.policy.statement import Policy
+from envfs.kms.schedule import permanent_material
 from envfs.kms.schema import (
     ALIASES,
     BACKING_KEYS,
@@ -33,45 +34,34 @@ V = TypeVar("V")
 # A cache must not grow with the number of users or keys that ever came by.
 _MAX_CACHED: Final = 20_000
 
-_KEY_TABLES: Final = frozenset({KEYS.name, ALIASES.name, TAGS.name})
+_KEY_TABLES: Final = frozenset({KEYS.name, ALIASES.name, TAGS.name, BACKING_KEYS.name})
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A CMK, ready for use."""
+    """A CMK, ready for use. `state` is what counts now: imported material that has expired is no material, whether it
+    was removed already or not. `expires`: when it ceases to be so (seconds since 1970, 0: never).
+    """
 
     row: KeyRow
     arn: str
     state: KeyState
     policy: Policy
     facts: KeyFacts
+    expires: int = 0
 
     @property
     def is_service_managed(self) -> bool:
         return self.row.manager == KeyManager.SERVICE
 
-    def metadata(self, account: Account) -> KeyMetadata:
-        row = self.row
-        return KeyMetadata(
-            key_id_text(row.key_id),
-            self.arn,
-            account.account_id,
-            row.created,
-            self.state,
-            row.description,
-            KeyManager(row.manager),
-            row.spec,
-            row.usage,
-            row.origin,
-        )
-
 
 class Catalogue:
     """Reads through to the store. Keys that belong to envfs itself are found by `owned_key` alone."""
 
-    def __init__(self, store: SealedStore, account: Account) -> None:
+    def __init__(self, store: SealedStore, account: Account, clock: Callable[[], float]) -> None:
         self._store = store
         self._account = account
+        self._clock = clock
         self._keys: dict[bytes, Key] = {}
         self._aliases: dict[str, bytes] = {}
         self._references: dict[str, KeyReference] = {}  # what a text means does not depend on the store
@@ -91,7 +81,7 @@ class Catalogue:
     def find(self, key_id: bytes) -> Key | None:
         """The key with this id, unless it is none of the callers' business."""
         key = self._keys.get(key_id)
-        if key is None:
+        if key is None or (key.expires and self._clock() >= key.expires):
             row = self._store.get(KEYS, key_id)
             if row is None or row.manager == KeyManager.OWNED:
                 return None
@@ -118,6 +108,17 @@ class Catalogue:
         if key is None:
             raise NotFound(f"there is no key {reference!r}", hint="see: envfs key list")
         return key
+
+    def resolve_key(self, reference: str) -> Key:
+        """As `resolve`, for an operation that takes no alias: NotFound for one, and InvalidArn for an alias ARN."""
+        if reference.startswith(ALIAS_PREFIX):
+            raise NotFound(
+                f"there is no key {reference!r}: this operation takes no alias",
+                hint="name the key by its id or ARN; see: envfs key show",
+            )
+        if reference.startswith("arn:") and f":{ALIAS_PREFIX}" in reference:
+            raise InvalidArn(f"{reference!r} is the ARN of an alias", hint="write a key id or a key ARN")
+        return self.resolve(reference)
 
     def alias_target(self, name: str) -> bytes | None:
         """The id of the key behind an alias."""
@@ -151,6 +152,10 @@ class Catalogue:
             self._grants[key.row.key_id] = found
         return found
 
+    def backing_keys(self, key_id: bytes) -> list[BackingKeyRow]:
+        """All backing keys of a key, by version."""
+        return sorted(self._store.find(BACKING_KEYS, key_id=key_id), key=lambda row: row.version)
+
     def identity_policies(self, principal: Principal) -> tuple[Policy, ...]:
         """The policies attached to the principal or one of his groups, in the order of their owners' ARNs and their
         names.
@@ -176,7 +181,17 @@ class Catalogue:
         aliases = tuple(alias.name for alias in self._store.find(ALIASES, key_id=row.key_id))
         tags = {tag.name: tag.value for tag in self._store.find(TAGS, key_id=row.key_id)}
         facts = KeyFacts(arn, row.spec, row.usage, row.origin, aliases, tags)
-        return Key(row, arn, KeyState(row.state), parse_key_policy(row.policy, self._account), facts)
+        state, expires = self._state(row)
+        return Key(row, arn, state, parse_key_policy(row.policy, self._account), facts, expires)
+
+    def _state(self, row: KeyRow) -> tuple[KeyState, int]:
+        """The state that counts now, and when it ends by itself."""
+        state = KeyState(row.state)
+        if row.origin != ORIGIN_EXTERNAL or state not in {KeyState.ENABLED, KeyState.DISABLED}:
+            return state, 0
+        material = permanent_material(row, self.backing_keys(row.key_id))
+        expires = min((one.valid_to for one in material if one.valid_to), default=0)
+        return (KeyState.PENDING_IMPORT, 0) if 0 < expires <= self._clock() else (state, expires)
 
 
 def to_grant(row: GrantRow, account: Account) -> Grant:

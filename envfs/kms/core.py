@@ -52,8 +52,11 @@ class Core:
         self._recorder = recorder
         self._clock = clock
         self._users = users
-        self._catalogue = Catalogue(store, account)
+        self._catalogue = Catalogue(store, account, clock)
         self._pins: dict[int, str] | None = None
+        # Key material that was deleted still stands in the write-ahead log until a checkpoint. The first maintenance of
+        # a process makes one, too: whoever deleted last may have been killed before.
+        self._checkpoint_is_due = True
         self._principal_prefix = account.principal_prefix
         self._grant_tokens = GrantTokens(keyring.mac(Label.GRANT_TOKEN))
 
@@ -130,12 +133,7 @@ class Core:
             self._check_grant_tokens(call.facts.grant_tokens)
         actions = (action or PREFIX + call.event, *also)
         for one in actions:
-            decision = self._decide(
-                self._request(call, one, key, EVERY_RESOURCE, extra, context, proposal), key, grants
-            )
-            call.decisions.append(decision)
-            if not decision.allowed:
-                raise self._denied(call, one, key.arn, decision)
+            self._permit(call, key, self._request(call, one, key, EVERY_RESOURCE, extra, context, proposal), grants)
         # After the decision: the state of a key is nothing that a stranger should learn.
         for one in actions:
             check_state(one.removeprefix(PREFIX), key.state, key.row.origin, key.arn)
@@ -153,6 +151,13 @@ class Core:
             raise Validation(f"a request has at most {MAX_GRANT_TOKENS} grant tokens, not {len(tokens)}")
         for token in tokens:
             self._grant_tokens.open(token)
+
+    def _permit(self, call: Call, key: Key, request: Request, grants: GrantSet | None = None) -> None:
+        """AccessDenied unless policies or grants allow `request` on the key, whatever the key's state."""
+        decision = self._decide(request, key, grants)
+        call.decisions.append(decision)
+        if not decision.allowed:
+            raise self._denied(call, request.action, key.arn, decision)
 
     def _authorise(
         self, call: Call, action: str, resource: str = EVERY_RESOURCE, extra: Mapping[str, ConditionValue] = NO_EXTRA
@@ -189,11 +194,12 @@ class Core:
     @contextmanager
     def _change(self, call: Call) -> Iterator[Transaction]:
         """A change of the store within `_recorded`. Its record is written before it is committed: none without the
-        other.
+        other. A dry run ends here, when all is checked, and leaves nothing.
         """
         self._recorder.prepare()
         with self._store.transaction() as transaction:
             yield transaction
+            self._stop_dry_run(call)
             self._record(call, None)
             call.is_recorded = True
         self._refresh()

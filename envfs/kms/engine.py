@@ -29,7 +29,9 @@ from envfs.kms.operations.elsewhere import ElsewhereOperations
 from envfs.kms.operations.grants import GrantOperations
 from envfs.kms.operations.keys import KeyOperations
 from envfs.kms.operations.macs import MacOperations
+from envfs.kms.operations.maintenance import MaintenanceOperations
 from envfs.kms.operations.pairs import PairOperations
+from envfs.kms.operations.reencryption import ReEncryptOperations
 from envfs.kms.operations.signing import SigningOperations
 from envfs.kms.rootkey import Unlock, open_slots
 from envfs.kms.schema import ROOT_SLOTS, STORE, RootSlotRow, StoreRow
@@ -55,10 +57,12 @@ class HostUsers:
 
 class Engine(
     PairOperations,
+    ReEncryptOperations,
     SigningOperations,
     MacOperations,
     AgreementOperations,
     KeyOperations,
+    MaintenanceOperations,
     AccessKeyOperations,
     AuditOperations,
     ElsewhereOperations,

@@ -32,6 +32,7 @@ class Keyring:
         self._store_id = store_id
         self._unwrapped: dict[bytes, tuple[bytes, Secret]] = {}
         self._private_keys: dict[bytes, tuple[bytes, PrivateKey]] = {}
+        self._material_ids: dict[bytes, str] = {}  # of those that are unwrapped
 
     def new_backing_key(self, key_id: bytes, version: int, spec: str, created: int) -> BackingKeyRow:
         """A random backing key of 32 bytes, wrapped."""
@@ -80,6 +81,7 @@ class Keyring:
         """
         secret = self._open(row)
         self._unwrapped[row.backing_key_id] = (row.key_id, secret)
+        self._material_ids[row.backing_key_id] = row.material_id.hex()
         return secret
 
     def cached_private_key(self, key_id: bytes, backing_key_id: bytes) -> PrivateKey | None:
@@ -143,6 +145,10 @@ class Keyring:
                 hint="restore the KMS from a backup",
             ) from None
 
+    def material_id_of(self, backing_key_id: bytes) -> str:
+        """What AWS calls the key material id (64 hexadecimal digits), of a backing key that is unwrapped."""
+        return self._material_ids[backing_key_id]
+
     def forget(self) -> None:
         """Wipes the unwrapped backing keys, and drops the private keys (OpenSSL clears what it frees); they are
         unwrapped anew when they are needed.
@@ -151,6 +157,7 @@ class Keyring:
             secret.wipe()
         self._unwrapped.clear()
         self._private_keys.clear()
+        self._material_ids.clear()
 
     def wipe(self) -> None:
         """Wipes everything, the root key included."""

@@ -16,6 +16,12 @@ ENCRYPT_DECRYPT = "ENCRYPT_DECRYPT"
 ORIGIN_KMS = "AWS_KMS"  # AWS's word for material that the KMS made itself
 ORIGIN_EXTERNAL = "EXTERNAL"
 
+ROTATED_AUTOMATICALLY = "AUTOMATIC"
+ROTATED_ON_DEMAND = "ON_DEMAND"
+
+EXPIRES = "KEY_MATERIAL_EXPIRES"  # AWS's expiration models of imported material
+DOES_NOT_EXPIRE = "KEY_MATERIAL_DOES_NOT_EXPIRE"
+
 
 class KeyState(enum.StrEnum):
     """AWS KMS's key states, as far as envfs has them."""
@@ -71,16 +77,61 @@ NO_FACTS = RequestFacts()
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """A data key in both forms; the caller wipes `plaintext`."""
+    """A data key in both forms; the caller wipes `plaintext`. `material_id` (hexadecimal) names the key material."""
 
     plaintext: Secret
     blob: bytes
     key_arn: str
+    material_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataKeyBlob:
+    """A data key that nobody has seen."""
+
+    blob: bytes
+    key_arn: str
+    material_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypted:
+    """What Encrypt gives."""
+
+    blob: bytes
+    key_arn: str
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decrypted:
+    """What Decrypt gives; the caller wipes `plaintext`. `material_id` is empty for asymmetric keys."""
+
+    plaintext: Secret
+    key_arn: str
+    algorithm: str
+    material_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReEncrypted:
+    """What ReEncrypt gives. A material id is empty where that key is asymmetric."""
+
+    blob: bytes
+    source_arn: str
+    arn: str
+    source_algorithm: str
+    destination_algorithm: str
+    source_material_id: str
+    material_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class KeyMetadata:
-    """What DescribeKey tells. `created` is in seconds since 1970."""
+    """What DescribeKey tells. Times are in seconds since 1970; what does not apply is None or empty.
+
+    `valid_to`: the earliest expiry of the imported material.
+    """
 
     key_id: str
     arn: str
@@ -92,6 +143,15 @@ class KeyMetadata:
     spec: str
     usage: str
     origin: str
+    deletion_date: int | None = None
+    valid_to: int | None = None
+    expiration_model: str | None = None
+    current_material_id: str | None = None
+    encryption_algorithms: tuple[str, ...] = ()
+    signing_algorithms: tuple[str, ...] = ()
+    mac_algorithms: tuple[str, ...] = ()
+    key_agreement_algorithms: tuple[str, ...] = ()
+    encapsulation_algorithms: tuple[str, ...] = ()
 
     @property
     def enabled(self) -> bool:
@@ -108,12 +168,15 @@ class KeyListEntry:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """One alias in ListAliases; `name` begins with `alias/`."""
+    """One alias in ListAliases; `name` begins with `alias/`. `updated`: when it got its present key. Times are in
+    seconds since 1970.
+    """
 
     name: str
     arn: str
     target_key_id: str
     created: int
+    updated: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,3 +348,70 @@ class NewAccessKey:
 
     key: AccessKey
     secret: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledDeletion:
+    """What ScheduleKeyDeletion gives; `deletion_date` is in seconds since 1970."""
+
+    arn: str
+    deletion_date: int
+    state: KeyState
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class RotationStatus:
+    """What GetKeyRotationStatus gives: the period in days and the next date (seconds since 1970), where rotation is
+    on.
+    """
+
+    arn: str
+    enabled: bool
+    period_days: int | None = None
+    next_rotation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """One piece of key material in ListKeyRotations. `rotated` (seconds since 1970) and `rotation_type` are None for
+    the first one, and for one that waits for a rotation. The last four are None unless it was imported.
+    """
+
+    key_id: str
+    material_id: str
+    material_state: str
+    rotated: int | None = None
+    rotation_type: str | None = None
+    description: str | None = None
+    import_state: str | None = None
+    expiration_model: str | None = None
+    valid_to: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The last successful cryptographic operation on a key: its name, when (seconds since 1970), and which record."""
+
+    operation: str
+    timestamp: int
+    event_id: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastUsage:
+    """What GetKeyLastUsage gives. `usage` is None if the key was not used since `tracking_start`."""
+
+    arn: str
+    created: int
+    tracking_start: int
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceTag:
+    """One tag in ListResourceTags."""
+
+    name: str
+    value: str

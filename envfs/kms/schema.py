@@ -90,9 +90,12 @@ class BackingKeyRow(NamedTuple):
 
 
 class AliasRow(NamedTuple):
+    """`updated`: when the alias got the key that it stands for."""
+
     name: str
     key_id: bytes
     created: int
+    updated: int = 0
 
 
 class IdentityPolicyRow(NamedTuple):
@@ -239,7 +242,7 @@ BACKING_KEYS: Final = Table(
 ALIASES: Final = Table(
     "aliases",
     AliasRow._make,
-    (("name", "TEXT"), ("key_id", "BLOB"), ("created", "INTEGER")),
+    (("name", "TEXT"), ("key_id", "BLOB"), ("created", "INTEGER"), ("updated", "INTEGER")),
     group=("key_id",),
     regroups=True,
 )

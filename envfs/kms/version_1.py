@@ -29,6 +29,7 @@ from envfs.kms.schema import (
     SETS,
     STATE,
     STORE,
+    AliasRow,
     BackingKeyRow,
     KeyRow,
     SetRow,
@@ -126,6 +127,9 @@ def _convert(rows: dict[str, list[Any]], keyring: Keyring) -> Iterator[tuple[Tab
                 yield table, _convert_key(_KeyRow._make(values))
             elif table is BACKING_KEYS:
                 yield table, _convert_backing_key(_BackingKeyRow._make(values), keyring)
+            elif table is ALIASES:
+                row = AliasRow._make(values)
+                yield table, row._replace(updated=row.created)
             else:
                 yield table, table.make(values)
 

@@ -32,7 +32,7 @@ TABLES = {
     " deletion_date rotation_period next_rotation due",
     "backing_keys": "backing_key_id key_id version spec wrapped created rotation_type public_key material_id"
     " description valid_to",
-    "aliases": "name key_id created",
+    "aliases": "name key_id created updated",
     "grants": "grant_id key_id name grantee retiring issuing_account operations constraint_kind constraint_context"
     " created",
     "tags": "key_id name value",

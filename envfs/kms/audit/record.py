@@ -16,7 +16,7 @@ from json.encoder import encode_basestring_ascii as quote
 from typing import Any, Final, Protocol
 
 from envfs.errors import EnvfsError, KmsError
-from envfs.kms.actions import READ_ONLY
+from envfs.kms.actions import READ_ONLY, SERVICE_EVENTS
 from envfs.kms.arn import Account
 from envfs.kms.model import NO_FACTS, Principal, RequestFacts
 from envfs.kms.policy.decision import Decision
@@ -34,14 +34,17 @@ class AuditSink(Protocol):
     def write(self, record: str) -> None:
         """One record, a JSON object without its closing brace. `Internal` if it cannot be written."""
 
+    def anchor(self) -> None:
+        """What was written until now cannot be cut off unnoticed any more."""
+
     def close(self) -> None: ...
 
 
 class Call:
     """One call of the KMS while it is under way: what the audit record will tell. `principal` None: envfs itself.
 
-    `response`: what CloudTrail tells of the answer, where it does. `authorisation`: what the decision was asked for, so
-    that it can be asked for again.
+    `other_arn`: a second key, where there are two. `response`: what CloudTrail tells of the answer, where it does.
+    `authorisation`: what the decision was asked for, so that it can be asked for again.
     """
 
     __slots__ = (
@@ -52,6 +55,7 @@ class Call:
         "facts",
         "is_recorded",
         "key_arn",
+        "other_arn",
         "parameters",
         "principal",
         "response",
@@ -71,6 +75,7 @@ class Call:
         self.context = context
         self.parameters = parameters
         self.key_arn = ""
+        self.other_arn = ""
         self.is_recorded = False
         self.decisions: list[Decision] = []
         self.response: Mapping[str, object] | None = None
@@ -85,10 +90,13 @@ class Recorder:
         self._account = account
         self._second = -1
         self._time_text = ""
-        self._tail = f',"eventType":"AwsApiCall","recipientAccountId":"{account.account_id}","envfs":{{'
+        self._tail = f',"recipientAccountId":"{account.account_id}","envfs":{{'
 
     def prepare(self) -> None:
         self._sink.prepare()
+
+    def anchor(self) -> None:
+        self._sink.anchor()
 
     def close(self) -> None:
         self._sink.close()
@@ -105,8 +113,9 @@ class Recorder:
             ',"requestParameters":',
             _parameters(call),
             f',"requestID":"{_uuid(random, 0)}","eventID":"{_uuid(random, 32)}"',
-            _resource(call.key_arn, self._account.account_id) if call.key_arn else "",
+            _resources(call.key_arn, call.other_arn, self._account.account_id) if call.key_arn else "",
             "" if error is None else _error(error),
+            _origin(call.facts),
             self._tail,
             _unix(principal, call.facts),
             f'"decisions":[{",".join([_decision_json(one) for one in call.decisions])}],"generation":{generation}}}',
@@ -158,9 +167,10 @@ def _identity(principal: Principal | None, account: Account) -> str:
 def _event(event: str, region: str) -> str:
     source, _, name = event.rpartition(":") if ":" in event else ("kms", "", event)
     read_only = "true" if name in READ_ONLY else "false"
+    kind = "AwsServiceEvent" if name in SERVICE_EVENTS else "AwsApiCall"
     return (
         f',"eventSource":{quote(f"{source}.envfs")},"eventName":{quote(name)},"awsRegion":{quote(region)}'
-        f',"readOnly":{read_only},"responseElements":'
+        f',"eventType":"{kind}","readOnly":{read_only},"responseElements":'
     )
 
 
@@ -182,8 +192,9 @@ def _value(value: object) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _resource(arn: str, account_id: str) -> str:
-    return f',"resources":[{compact({"accountId": account_id, "type": "AWS::KMS::Key", "ARN": arn})}]'
+def _resources(arn: str, other_arn: str, account_id: str) -> str:
+    arns = [one for one in (arn, other_arn) if one]
+    return f',"resources":{compact([{"accountId": account_id, "type": "AWS::KMS::Key", "ARN": one} for one in arns])}'
 
 
 def _error(error: EnvfsError) -> str:
@@ -191,12 +202,37 @@ def _error(error: EnvfsError) -> str:
     return f',"errorCode":{quote(code)},"errorMessage":{quote(error.message)}'
 
 
+def _origin(facts: RequestFacts) -> str:
+    """Where a request came from over the network, and what its client calls itself."""
+    address = "" if facts.source_ip is None else f',"sourceIPAddress":{quote(facts.source_ip)}'
+    agent = "" if facts.user_agent is None else f',"userAgent":{quote(facts.user_agent)}'
+    return address + agent
+
+
 def _unix(principal: Principal | None, facts: RequestFacts) -> str:
-    who = "" if principal is None else f'"uid":{principal.uid},"gid":{principal.gid},"pid":{principal.pid},'
+    who = "" if principal is None else _who(principal)
     path = "" if facts.path is None else f'"path":{quote(facts.path)},'
     access = "" if facts.access is None else f'"access":"{facts.access}",'
     via = "" if facts.via_service is None else f'"viaService":{quote(facts.via_service)},'
     return f"{who}{path}{access}{via}"
+
+
+def _who(principal: Principal) -> str:
+    executable = _executable(principal.pid)
+    shown = "" if executable is None else f'"executable":{quote(executable)},'
+    return f'"uid":{principal.uid},"gid":{principal.gid},"pid":{principal.pid},{shown}'
+
+
+def _executable(pid: int) -> str | None:
+    """The program that runs as `pid` at this moment; None where the kernel does not say (proc_pid_exe(5)): the process
+    is another user's, in another pid namespace (0), or gone.
+    """
+    if pid <= 0:
+        return None
+    try:
+        return os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - for each record: a Path costs as much again
+    except OSError:
+        return None
 
 
 @lru_cache(maxsize=4096)

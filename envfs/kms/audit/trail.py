@@ -72,6 +72,11 @@ class AuditTrail:
             self.prepare()
         self._append(record)
 
+    def anchor(self) -> None:
+        """Anchors the head, if there are records after the last anchor."""
+        if self._descriptor >= 0 and self._head.sequence != self._anchored:
+            self._anchor()
+
     def close(self) -> None:
         """Anchors the head and lets go of the chain."""
         if self._descriptor >= 0:

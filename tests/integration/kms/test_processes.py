@@ -23,6 +23,7 @@ from tests.unit.kms.kit import (
     CONTEXT,
     OWNER,
     OWNER_UID,
+    every,
     make_kms,
     open_kms,
     policy,
@@ -84,8 +85,8 @@ def kill(process: subprocess.Popen[str]) -> list[list[str]]:
 def check_what_was_said(home: Path, said: list[list[str]]) -> None:
     """Whatever a process was told to be done is done, and stands in the audit trail."""
     with open_kms(home) as engine:
-        keys = {entry.key_id for entry in engine.list_keys(OWNER)}
-        aliases = {alias.name: alias.target_key_id for alias in engine.list_aliases(OWNER)}
+        keys = {entry.key_id for entry in every(engine.list_keys, OWNER)}
+        aliases = {alias.name: alias.target_key_id for alias in every(engine.list_aliases, OWNER)}
         for word, key, *more in said:
             assert key in keys
             if word == "alias":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from envfs.kms.arn import Account
 from envfs.kms.bootstrap import init_kms
@@ -13,8 +13,10 @@ from envfs.kms.model import Principal, RequestFacts
 from envfs.kms.rootkey import KEY_FILE_NAME, KeyFileUnlock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
+
+T = TypeVar("T")
 
 ACCOUNT = Account("envfs", "local", "000000000000")
 OWNER_UID = 1000
@@ -83,6 +85,16 @@ def users_policy(*principals: Principal) -> str:
     """The owner may do everything, and these may use the key."""
     arns = [principal.arn for principal in principals]
     return policy(owner_statement(), statement("Allow", arns, ["kms:Decrypt", "kms:GenerateDataKey"], Sid="Users"))
+
+
+def every(page: Callable[..., tuple[tuple[T, ...], str | None]], *arguments: object) -> list[T]:
+    """All items of a list that comes in pages."""
+    items, marker = page(*arguments)
+    found = list(items)
+    while marker is not None:
+        items, marker = page(*arguments, marker=marker)
+        found += items
+    return found
 
 
 def audit_records(home: Path) -> list[dict[str, Any]]:

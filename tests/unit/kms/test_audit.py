@@ -115,7 +115,7 @@ def test_the_owner_is_called_root(home: Path, engine: Engine, data_key: DataKey)
 
 def test_records_never_hold_a_secret(home: Path, engine: Engine, data_key: DataKey) -> None:
     engine.put_key_policy(OWNER, data_key.key_arn, users_policy(ALICE, OWNER))
-    blob = engine.encrypt(OWNER, data_key.key_arn, b"plaintext of forty characters, not to see", CONTEXT)
+    blob = engine.encrypt(OWNER, data_key.key_arn, b"plaintext of forty characters, not to see", CONTEXT).blob
     engine.decrypt(ALICE, blob, CONTEXT)
     engine.decrypt(ALICE, data_key.blob, CONTEXT)
     engine.unwrap_service_owned(engine.wrap_service_owned(Secret(b"s" * 32), CONTEXT), CONTEXT)

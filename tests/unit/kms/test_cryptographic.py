@@ -87,7 +87,7 @@ def test_lengths_that_are_refused(engine: Engine, key: str, length: int) -> None
 def test_encrypt_and_decrypt(engine: Engine, key: str, size: int, make: Callable[[bytes], bytes | Secret]) -> None:
     engine.put_key_policy(OWNER, key, policy(owner_statement(), statement("Allow", ALICE.arn, "kms:*crypt")))
     plaintext = os.urandom(size)
-    blob = engine.encrypt(ALICE, "alias/pay", make(plaintext), CONTEXT)
+    blob = engine.encrypt(ALICE, "alias/pay", make(plaintext), CONTEXT).blob
     assert engine.decrypt(ALICE, blob, CONTEXT) == Secret(plaintext)
 
 

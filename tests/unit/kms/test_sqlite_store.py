@@ -97,13 +97,13 @@ def test_a_second_writer_waits_and_then_says_so(path: Path, monkeypatch: pytest.
 
 def test_types_are_enforced(store: SqliteStore) -> None:
     with pytest.raises(Internal), store.writing():
-        store.put(ALIASES, ("alias/a", "text", 7, MAC, LEAF))
+        store.put(ALIASES, ("alias/a", "text", 7, 7, MAC, LEAF))
 
 
 def test_deleted_rows_leave_no_bytes(path: Path, store: SqliteStore) -> None:
     secret = b"wrapped key material of a key that has been deleted"
     with store.writing():
-        store.put(ALIASES, ("alias/a", secret, 7, MAC, LEAF))
+        store.put(ALIASES, ("alias/a", secret, 7, 7, MAC, LEAF))
     with store.writing():
         store.delete(ALIASES, ("alias/a",))
     store.close()  # the last one to close folds the log into the database and removes it
