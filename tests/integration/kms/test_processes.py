@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from envfs.kms.bootstrap import init_kms
 from envfs.kms.engine import DATABASE, Engine
 from envfs.kms.model import KeyState
 from envfs.kms.rootkey import KEY_FILE_NAME, KeyFileUnlock
+from envfs.kms.sqlite_store import SqliteStore
 from tests.integration.kms import worker
 from tests.integration.kms.killing import killed_at_every_line
 from tests.unit.kms.kit import (
@@ -99,12 +101,27 @@ def check_what_was_said(home: Path, said: list[list[str]]) -> None:
                 assert word in {"created", "generated"}
         found = engine.verify_audit()
         assert found.problems == ()
+        assert engine._store.verify_all() == []
     recorded = [json.loads(line) for path in (home / "audit").iterdir() for line in path.read_text().splitlines()]
     names = [(one["eventName"], one["requestParameters"].get("keyId", "")[-36:]) for one in recorded if "tag" in one]
     events = {"created": "CreateKey", "alias": "CreateAlias", "generated": "GenerateDataKey", "policy": "PutKeyPolicy",
               "disabled": "DisableKey"}  # fmt: skip
     for word, key, *_ in said:
         assert (events[word], key) in names
+
+
+def test_readers_see_whole_states_while_others_change(home: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+    """Each of the readers verifies every digest, again and again, from within one state at a time."""
+    writers = [start("change", f"p{number}") for number in range(6)]
+    readers = [start("verify") for _ in range(4)]
+    said = [line for process in writers for line in read_lines(process, 8)]
+    verified = [line for process in readers for line in read_lines(process, 5)]
+    for process in writers:
+        said += kill(process)
+    for process in readers:
+        verified += kill(process)
+    assert {tuple(line) for line in verified} == {("authentic",)}
+    check_what_was_said(home, said)
 
 
 def test_ten_processes_change_and_use_keys_at_once(home: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
@@ -158,14 +175,17 @@ def test_a_change_counts_at_the_next_call_of_another_process(
         assert ask() == "allowed"
 
 
-BOOTSTRAP = ("envfs.kms.bootstrap", "envfs.kms.rootkey", "envfs.kms.sqlite_store", "envfs.kms.sealed_store")
-CHANGING = ("envfs.kms.core", "envfs.kms.audit.trail", "envfs.kms.sqlite_store", "envfs.kms.sealed_store")
+STORE = ("envfs.kms.sqlite_store", "envfs.kms.sealed_store", "envfs.kms.sealed_table", "envfs.kms.digest_tree")
+BOOTSTRAP = ("envfs.kms.bootstrap", "envfs.kms.rootkey", *STORE)
+CHANGING = ("envfs.kms.core", "envfs.kms.audit.trail", *STORE)
+CONVERTING = ("envfs.kms.migrations", "envfs.kms.version_1", *STORE)
+GOLDEN = REPOSITORY / "tests" / "golden" / "version-1" / "kms"
 
 
 def test_making_a_kms_can_be_killed_anywhere(tmp_path: Path) -> None:
     home = tmp_path / "kms"
     kills = 0
-    for _ in killed_at_every_line(lambda: init_kms(home, owner_uid=OWNER_UID), *BOOTSTRAP, step=5):
+    for _ in killed_at_every_line(lambda: init_kms(home, owner_uid=OWNER_UID), *BOOTSTRAP, step=11):
         kills += 1
         key_file = home / KEY_FILE_NAME
         assert not key_file.exists() or len(key_file.read_bytes()) == 32
@@ -192,15 +212,40 @@ def test_a_change_can_be_killed_anywhere(home: Path, *, is_first: bool) -> None:
             engine.put_key_policy(OWNER, key, new)
 
     outcomes = set()
-    for _ in killed_at_every_line(put, *CHANGING, step=11):
+    for _ in killed_at_every_line(put, *CHANGING, step=23):
         with open_kms(home) as engine:
             found = engine.get_key_policy(OWNER, key)
             outcomes.add(found)
+            assert engine._store.verify_all() == []
             assert engine.verify_audit().problems == ()
             engine.put_key_policy(OWNER, key, old)
     assert outcomes == {old, new}
     with open_kms(home) as engine:
         assert engine.get_key_policy(OWNER, key) == new
+
+
+def test_a_conversion_can_be_killed_anywhere(tmp_path: Path) -> None:
+    """What is left is the whole of version 1 or the whole of version 2."""
+    home = tmp_path / "kms"
+
+    def fresh() -> None:
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.copytree(GOLDEN, home)
+        home.chmod(0o700)
+        (home / KEY_FILE_NAME).chmod(0o400)
+
+    fresh()
+    versions = set()
+    for _ in killed_at_every_line(lambda: open_kms(home).close(), *CONVERTING, step=41):
+        store = SqliteStore.open(home / DATABASE)
+        versions.add(store.schema_version)
+        store.close()
+        with open_kms(home) as engine:
+            assert engine._store.verify_all() == []
+            assert len(engine.list_keys(OWNER)) == 3
+            assert engine.verify_audit().problems == ()
+        fresh()
+    assert versions == {1, 2}
 
 
 def test_another_user_cannot_open_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from envfs.errors import EnvfsError
@@ -45,11 +46,21 @@ def answer(engine: Engine, blob: str) -> None:
             say(type(error).__name__)
 
 
+def verify(engine: Engine) -> None:
+    """Reads everything for ever: what it lists is what the digests say, and so is the rest of the database."""
+    while True:
+        aliases = {alias.target_key_id for alias in engine.list_aliases(OWNER)}
+        keys = {key.key_id for key in engine.list_keys(OWNER)}
+        problems = engine._store.verify_all()
+        say("authentic" if aliases <= keys and not problems else f"wrong {problems}")
+
+
 def main() -> None:
     command, home, *arguments = sys.argv[1:]
     path = Path(home)
     with Engine.open(path, KeyFileUnlock(path / KEY_FILE_NAME), users=People()) as engine:
-        {"change": change, "answer": answer}[command](engine, *arguments)
+        commands: dict[str, Callable[..., None]] = {"change": change, "answer": answer, "verify": verify}
+        commands[command](engine, *arguments)
 
 
 if __name__ == "__main__":
