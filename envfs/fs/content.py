@@ -24,7 +24,7 @@ from envfs.format.header import SLOT_SIZE, Slot
 from envfs.format.place import PLACE_SIZE
 from envfs.format.undo import PATH_MAX, TAIL_SIZE, UndoHead
 from envfs.fs.lower import write_all
-from envfs.fs.undo import Undo
+from envfs.fs.undo import PIECE, Undo
 
 if TYPE_CHECKING:
     from envfs.fs.nodes import Node
@@ -235,7 +235,13 @@ class Content:
                 self.size = new_size
                 return
             self.write_first_header()
-        self._record_undo(first, view, old, new_size, cuts=False)
+        try:
+            self._record_undo(first, view, old, new_size, cuts=False)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or not old or len(plain) <= self._piece:
+                raise
+            self._replace_in_pieces(first, plain, old, new_size)
+            return
         offset = self.geometry.block_offset(first)
         try:
             written = os.pwrite(self.fd, view, offset)
@@ -245,6 +251,25 @@ class Content:
             self._put_back(offset, old)
             raise
         self.size = new_size
+
+    @property
+    def _piece(self) -> int:
+        """Plain bytes of whole blocks whose undo record fits into the space that is always kept for one."""
+        return max(1, PIECE // self.geometry.block_size) * self.geometry.block_size
+
+    def _replace_in_pieces(self, first: int, plain: bytes | bytearray, old: bytes, new_size: int) -> None:
+        """The disk is full, and takes no record of the whole: each piece gets its own, in the space of the last.
+
+        Sealed anew, with new nonces: what was sealed for the whole was not written.
+        """
+        step = self._piece
+        step_old = step // self.geometry.block_size * self.geometry.cipher_block
+        start = first * self.geometry.block_size
+        for number, offset in enumerate(range(0, len(plain), step)):
+            piece = plain[offset : offset + step]
+            size = min(new_size, max(self.size, start + offset + len(piece)))
+            piece_old = old[number * step_old : (number + 1) * step_old]
+            self._replace((start + offset) // self.geometry.block_size, piece, piece_old, size)
 
     def _record_undo(self, first: int, view: memoryview, old: bytes, new_size: int, *, cuts: bool) -> None:
         """Before blocks are written; without old ones, what a kill leaves of the new ones is cut off again.

@@ -58,6 +58,12 @@ def write_through(fd: int, length: int) -> None:
     _check(_libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(length), flags))
 
 
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Give back the space of a range of a file, which reads as zeros then. Does nothing where that cannot be."""
+    keep_size_and_punch = ctypes.c_int(3)  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+    _libc.fallocate(fd, keep_size_and_punch, ctypes.c_int64(offset), ctypes.c_int64(length))
+
+
 class _Statfs(ctypes.Structure):
     _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_long * 32))
 

@@ -9,6 +9,9 @@ one before.
 The old bytes are written before the head that speaks of them, in one system call: cut off, it leaves the head of the
 write before, which is complete. It protects against the end of the process, not against power loss: nothing here is
 synced, and a record from before the last boot is not used.
+
+The file stays when the volume is unmounted, empty but for the space that the record of a short write takes: so a
+volume on a full disk can still be overwritten after the next mount (in pieces: see `Content`).
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ UNDO_FILE: Final = RESERVED_PREFIX + b"undo"
 # Room for the largest request and a usual path, so that overwriting on a full disk needs no new space.
 _RESERVED_BEFORE: Final = (1 << 20) + (1 << 18)
 _RESERVED_AFTER: Final = 8192
+#: Plain bytes of a write whose record fits into what is kept while nothing is mounted: one block of the largest size.
+PIECE: Final = 1 << 16
+_KEPT_BEFORE: Final = PIECE + 4096
 
 
 def boot_id() -> bytes:
@@ -70,26 +76,75 @@ class Undo:
         """Whether there is a record at all: an ordinary user may have forbidden himself to write in the root."""
         if self._is_refused:
             return False
-        # A new file, or what a stranger has put there would be written to: a link to some file of root's, say.
-        with contextlib.suppress(PermissionError):
-            lower.unlink_if_there(self._root_fd, UNDO_FILE)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            self._fd = os.open(UNDO_FILE, flags, 0o600, dir_fd=self._root_fd)
-        except PermissionError:
-            self._is_refused = True
-            log.warning("no undo record: the root directory is not writable; a kill may tear what is being overwritten")
-            return False
-        with contextlib.suppress(OSError):  # not every lower filesystem can; then the space is taken when needed
-            os.posix_fallocate(self._fd, HEAD_OFFSET - _RESERVED_BEFORE, _RESERVED_BEFORE + _RESERVED_AFTER)
+        self._fd = _open_kept(self._root_fd)
+        if self._fd < 0:
+            with contextlib.suppress(PermissionError):
+                lower.unlink_if_there(self._root_fd, UNDO_FILE)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            try:
+                self._fd = os.open(UNDO_FILE, flags, 0o600, dir_fd=self._root_fd)
+            except PermissionError:
+                self._is_refused = True
+                log.warning("no undo record: the root directory is not writable; a kill may tear what is overwritten")
+                return False
+        if not _reserve(self._fd, _RESERVED_BEFORE):
+            _reserve(self._fd, _KEPT_BEFORE)
         return True
 
     def close(self) -> None:
         """At the end of a mount: every write has come to its end."""
         if self._fd >= 0:
+            _retire(self._root_fd, self._fd)
             os.close(self._fd)
             self._fd = -1
-            lower.unlink_if_there(self._root_fd, UNDO_FILE)
+
+
+def _reserve(fd: int, before: int) -> bool:
+    """Take the space for records of `before` old bytes. Where that cannot be, it is taken when needed."""
+    try:
+        os.posix_fallocate(fd, HEAD_OFFSET - before, before + _RESERVED_AFTER)
+    except OSError:
+        return False
+    return True
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    """Whether it may be written to: not what a stranger has put there, a link to some file of root's, say."""
+    return stat_module.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
+
+
+def _open_kept(root_fd: int) -> int:
+    """The undo file of an earlier mount, for writing; -1 if there is none that could be used."""
+    try:
+        fd = os.open(UNDO_FILE, lower.OPEN_WRITE, dir_fd=root_fd)
+    except OSError:
+        return -1
+    if _is_ours(os.fstat(fd)):
+        return fd
+    os.close(fd)
+    return -1
+
+
+def _retire(root_fd: int, fd: int) -> None:
+    """The record means nothing any more. Keep the file and a little of its space, or remove it if that cannot be."""
+    try:
+        if _is_ours(os.fstat(fd)):
+            os.pwrite(fd, bytes(len(MAGIC)), HEAD_OFFSET)
+            os.ftruncate(fd, HEAD_OFFSET + _RESERVED_AFTER)
+            lower.punch_hole(fd, 0, HEAD_OFFSET - _KEPT_BEFORE)
+            return
+    except OSError as error:
+        log.debug("the undo file is not kept: %s", error)
+    lower.unlink_if_there(root_fd, UNDO_FILE)
+
+
+def is_retired(root_fd: int) -> bool:
+    """Whether the undo file holds no record, as after an orderly unmount. Raises OSError."""
+    fd = os.open(UNDO_FILE, lower.OPEN_READ, dir_fd=root_fd)
+    try:
+        return stat_module.S_ISREG(os.fstat(fd).st_mode) and not os.pread(fd, len(MAGIC), HEAD_OFFSET).strip(b"\0")
+    finally:
+        os.close(fd)
 
 
 def recover(root_fd: int, key: Mac) -> None:
@@ -111,7 +166,12 @@ def recover(root_fd: int, key: Mac) -> None:
         log.info("the file of the undo record is gone: nothing to put back")
     finally:
         os.close(record_fd)
-    lower.unlink_if_there(root_fd, UNDO_FILE)
+    kept = _open_kept(root_fd)
+    if kept < 0:
+        lower.unlink_if_there(root_fd, UNDO_FILE)
+        return
+    _retire(root_fd, kept)
+    os.close(kept)
 
 
 def _put_back(root_fd: int, head: UndoHead, old: bytes) -> None:

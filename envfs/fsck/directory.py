@@ -26,7 +26,7 @@ from envfs.format.symlink import is_link_file
 from envfs.format.volume_keys import VolumeKeys
 from envfs.fs import lower
 from envfs.fs.raised_mode import RECORD
-from envfs.fs.undo import UNDO_FILE
+from envfs.fs.undo import UNDO_FILE, is_retired
 from envfs.fsck.findings import Finding, Outcome, Problem, Spot, describe
 
 #: Where a repair puts what it cannot mend, in the root of the lower directory; a mount does not show it.
@@ -143,7 +143,7 @@ class DirectoryCheck:
         link_files = {name for name in names if name.startswith(LINK_FILE_PREFIX)}
         for name in names:
             if name.startswith(RESERVED_PREFIX) and not name.startswith(LONG_PREFIX):
-                self._check_own_file(name, spot, present, found)
+                self._check_own_file(fd, name, spot, present, found)
                 continue
             try:
                 full = _full_name(fd, name)
@@ -159,7 +159,7 @@ class DirectoryCheck:
             lost = "the target of a symlink that is not there"
             found += [spot.child(name).finding(Problem.LEAVING, lost) for name in sorted(link_files)]
 
-    def _check_own_file(self, name: bytes, spot: Spot, present: set[bytes], found: list[Finding]) -> None:
+    def _check_own_file(self, fd: int, name: bytes, spot: Spot, present: set[bytes], found: list[Finding]) -> None:
         if name == DIRECTORY_FILE or name.startswith(LINK_FILE_PREFIX):
             return
         is_root = spot.lower == b""
@@ -172,6 +172,8 @@ class DirectoryCheck:
         elif name.startswith(TEMPORARY_PREFIX):
             detail = "something that was being made when a process was killed"
         elif is_root and name in _WHILE_MOUNTED:
+            if name == UNDO_FILE and is_retired(fd):
+                return
             detail = "a mount was killed; the next one looks at it"
         else:
             detail = "the name is reserved, and envfs writes no such file"

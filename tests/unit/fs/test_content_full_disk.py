@@ -88,6 +88,22 @@ def test_overwriting_needs_no_space(small: Lab) -> None:
     assert fs.read(b"a") == CONTENT[:4000] + b"new" * 1000 + CONTENT[7000:]
 
 
+def test_overwriting_needs_no_space_either_where_the_disk_was_full_at_the_mount(small: Lab) -> None:
+    """The record of a large write does not fit into what was kept for it: the write is made in pieces."""
+    content = bytes(range(256)) * 2000
+    small.mount().write(b"a", content)
+    small.unmount()
+    fill(small, leave=0)
+    fs = small.mount()
+    fs.write(b"a", b"n" * 400_000, 5000)
+    expected = content[:5000] + b"n" * 400_000 + content[405_000:]
+    assert fs.read(b"a") == expected
+    no_space(fs, b"a", b"x" * 400_000, len(content))
+    no_space(fs, b"a", b"x" * 400_000, len(content) - 200_000)
+    assert fs.read(b"a")[: len(content) - 200_000] == expected[: len(content) - 200_000]
+    assert small.mount().size(b"a") >= len(content)
+
+
 @pytest.mark.parametrize("leave", [0, 4096, 2 * 4096, 3 * 4096, 5 * 4096])
 def test_a_write_into_a_hole_that_does_not_fit_leaves_the_hole(small: Lab, leave: int) -> None:
     """Part of the pages of a block is taken, then there are no more: the block must not stay half sealed."""
