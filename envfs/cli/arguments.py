@@ -31,3 +31,10 @@ class UntouchedPath(_PathType):
 
 
 PATH = UntouchedPath()
+key_argument = click.argument("key_id", metavar="KEY")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only say whether it would be allowed and would succeed.")
+
+
+def dry_run_member(*, dry_run: bool) -> dict[str, bool]:
+    """What `--dry-run` adds to a request."""
+    return {"DryRun": True} if dry_run else {}

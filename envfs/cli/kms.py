@@ -2,78 +2,36 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any, Literal
-
 import click
 
-from envfs.cli.output import examples, json_option, print_fields, print_json
-from envfs.cli.passphrase import new_passphrase, passphrase_file_option
-from envfs.kms.bootstrap import DEFAULT_ACCOUNT, DEFAULT_PARTITION, DEFAULT_REGION, init_kms
-from envfs.kms.rootkey import KEY_FILE, KEY_FILE_NAME, PASSPHRASE
-from envfs.service.config import home_directory
+from envfs.cli.lazy import Lazy, LazyGroup
+
+COMMANDS = {
+    "init": Lazy("envfs.cli.kms_init", "init", "Make a KMS in ENVFS_HOME."),
+    "whoami": Lazy("envfs.cli.kms_check", "whoami", "Say who you are to the KMS, and which way it is reached."),
+    "verify": Lazy("envfs.cli.kms_check", "verify", "Check that nobody tampered with the KMS's store and audit trail."),
+    "encrypt": Lazy("envfs.cli.kms_crypto", "encrypt", "Encrypt up to 4,096 bytes under KEY."),
+    "decrypt": Lazy("envfs.cli.kms_crypto", "decrypt", "Decrypt what the KMS encrypted."),
+    "re-encrypt": Lazy("envfs.cli.kms_crypto", "re_encrypt", "Encrypt a ciphertext anew, under another key."),
+    "generate-data-key": Lazy("envfs.cli.kms_data_keys", "data_key", "Make a data key, plain and encrypted under KEY."),
+    "generate-data-key-pair": Lazy(
+        "envfs.cli.kms_data_keys", "data_key_pair", "Make a key pair whose private key is encrypted under KEY."
+    ),
+    "generate-random": Lazy("envfs.cli.kms_data_keys", "random", "Write random bytes of the KMS."),
+    "sign": Lazy("envfs.cli.kms_sign", "sign", "Sign a message, or its digest."),
+    "verify-signature": Lazy("envfs.cli.kms_sign", "verify_signature", "Check a signature that KEY made."),
+    "generate-mac": Lazy("envfs.cli.kms_mac", "generate_mac", "Make the HMAC of a message under KEY."),
+    "verify-mac": Lazy("envfs.cli.kms_mac", "verify_mac", "Check an HMAC that KEY made."),
+    "derive-shared-secret": Lazy("envfs.cli.kms_agree", "derive", "Agree on a secret with the owner of a public key."),
+    "encapsulate": Lazy("envfs.cli.kms_agree", "encapsulate", "Make a shared secret, and its ciphertext for KEY."),
+    "decapsulate": Lazy("envfs.cli.kms_agree", "decapsulate", "Open the ciphertext of a shared secret."),
+}
 
 
-@click.group()
+@click.group(cls=LazyGroup, table=COMMANDS)
 def kms() -> None:
-    """Make the key management service (KMS)."""
+    """Make, check and serve the key management service (KMS), and use its keys.
 
-
-@kms.command(epilog=examples("envfs kms init", "envfs kms init --root-key passphrase"))
-@click.option(
-    "--root-key",
-    type=click.Choice([KEY_FILE, PASSPHRASE]),
-    default=KEY_FILE,
-    show_default=True,
-    help="What unlocks it: a file beside it that its owner alone can read, or a passphrase.",
-)
-@passphrase_file_option
-@click.option(
-    "--partition", default=DEFAULT_PARTITION, show_default=True, metavar="P", help="The partition in its ARNs."
-)
-@click.option("--region", default=DEFAULT_REGION, show_default=True, metavar="R", help="The region in its ARNs.")
-@click.option("--account", default=DEFAULT_ACCOUNT, show_default=True, metavar="A", help="The account: 12 digits.")
-@json_option
-def init(
-    root_key: Literal["keyfile", "passphrase"],
-    passphrase_file: Path | None,
-    partition: str,
-    region: str,
-    account: str,
-    *,
-    as_json: bool,
-) -> None:
-    """Make a KMS in ENVFS_HOME.
-
-    Whoever makes it owns it: he is its account root. Everything that is encrypted under it is lost with its root key:
-    keep a copy of ENVFS_HOME (and of the passphrase) in another place.
+    Keys themselves are made and managed by `envfs key`. KEY is a key id, an ARN or alias/NAME. Where a FILE is not
+    named, stdin and stdout are meant.
     """
-    home = home_directory()
-    passphrase = new_passphrase(passphrase_file) if root_key == PASSPHRASE else None
-    kms_id = init_kms(
-        home,
-        root_key=root_key,
-        passphrase=passphrase,
-        partition=partition,
-        region=region,
-        account=account,
-        owner_uid=os.getuid(),
-    )
-    made = made_kms(home, kms_id, root_key)
-    if as_json:
-        print_json(made)
-    else:
-        print_fields(made)
-        say_what_to_keep(home)
-
-
-def made_kms(home: Path, kms_id: bytes, root_key: str) -> dict[str, Any]:
-    """What is told of a new KMS."""
-    unlocked = os.fspath(home / KEY_FILE_NAME) if root_key == KEY_FILE else "a passphrase"
-    return {"kms_home": os.fspath(home), "kms_id": kms_id.hex(), "root_key": unlocked}
-
-
-def say_what_to_keep(home: Path) -> None:
-    """The one thing that nobody must learn too late."""
-    click.echo(f"Keep a copy of {home} in another place: without it, what it encrypts is lost.")

@@ -56,7 +56,7 @@ def describe_error(error: BaseException) -> list[str]:
     else:
         message = str(error)
     lines = [f"envfs: {message or type(error).__name__}", *([f"  next: {hint}"] if hint else [])]
-    return [_printable(line) for line in lines]
+    return [printable(line) for line in lines]
 
 
 def _title(name: str) -> str:
@@ -72,10 +72,10 @@ def _text(value: object) -> str:
         return ", ".join(f"{key}={_text(item)}" for key, item in value.items()) or "-"
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value)) or "-"
-    return _printable(str(value))
+    return printable(str(value))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names come from users: what would steer a terminal, or is no Unicode, is shown escaped."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text

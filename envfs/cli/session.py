@@ -55,9 +55,9 @@ def unlock_for(home: Path, passphrase_file: Path | None) -> Unlock:
 
 
 @contextlib.contextmanager
-def open_session(passphrase_file: Path | None = None) -> Iterator[Session]:
-    """The KMS of ENVFS_HOME for the length of a command."""
-    home = home_directory()
+def open_session(passphrase_file: Path | None = None, home: Path | None = None) -> Iterator[Session]:
+    """The KMS in `home` (that of ENVFS_HOME if none is given) for the length of a command."""
+    home = home_directory() if home is None else home
     engine = Engine.open(home, unlock_for(home, passphrase_file))
     try:
         principal = Resolver(engine).resolve(os.getuid(), os.getgid(), os.getpid())

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from envfs.cli.arguments import PATH
-from envfs.cli.kms import made_kms, say_what_to_keep
+from envfs.cli.kms_init import made_kms, say_what_to_keep
 from envfs.cli.output import examples, json_option, print_fields, print_json
 from envfs.cli.passphrase import passphrase_file_option
 from envfs.cli.session import Session, kms_exists, open_session

@@ -147,9 +147,10 @@ def test_a_policy_file_that_is_not_there_is_a_wrong_argument(envfs: CommandLine)
     assert "absent.json" in answer.err
 
 
-def test_the_service_managed_key_cannot_be_changed(envfs: CommandLine) -> None:
+def test_the_service_managed_key_cannot_be_changed(envfs: CommandLine, tmp_path: Path) -> None:
     key = envfs("init vault.enc --json").json["key"]
-    for line in (f"key disable {key}", f"key policy put {key} {os.devnull}"):
+    (tmp_path / "policy.json").write_text(policy(statement("kms:*")))
+    for line in (f"key disable {key}", f"key policy put {key} policy.json"):
         answer = envfs(line)
         assert answer.code == 4
         assert "managed by envfs" in answer.err

@@ -1,0 +1,38 @@
+"""Moments on the command line: a date, a time, or how long ago."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    _FloatType = click.ParamType[float]
+else:
+    _FloatType = click.ParamType  # releases of click before 8.4 do not know the parameter
+
+_AGO = re.compile(r"([0-9]{1,6})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Moment(_FloatType):
+    """Seconds since 1970. What names no time zone is in that of this machine, as a clock on its wall."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        ago = _AGO.fullmatch(str(value))
+        try:
+            if ago is not None:
+                span = dt.timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+                return (dt.datetime.now(dt.UTC) - span).timestamp()
+            return dt.datetime.fromisoformat(str(value)).timestamp()
+        except (ValueError, OverflowError):
+            return self.fail(f"{value!r} is no time; write 2026-05-01, 2026-05-01T12:00, 30m, 2h or 7d", param, ctx)
+
+
+MOMENT = Moment()

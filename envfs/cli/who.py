@@ -1,0 +1,42 @@
+"""WHO on the command line: a user, `@` and a group, or an ARN."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from envfs.kms.arn import Account, is_principal_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from envfs.cli.backend import Backend
+
+WHO_AM_I = "EnvfsKms.WhoAmI"
+
+
+def account_of(backend: Backend) -> Account:
+    """The account of the KMS that is asked: what its ARNs are made of."""
+    identity = backend.call(WHO_AM_I, {})
+    return Account(identity["Partition"], identity["Region"], identity["Account"])
+
+
+def arn_of(backend: Backend, who: str) -> str:
+    """The ARN of WHO in the KMS that is asked. UsageError if WHO cannot be anybody."""
+    return who if who.startswith("arn:") else principal_arn(account_of(backend), who)
+
+
+def arns_of(account: Account, everybody: Iterable[str]) -> list[str]:
+    """The ARNs of several."""
+    return [principal_arn(account, who) for who in everybody]
+
+
+def principal_arn(account: Account, who: str) -> str:
+    """The ARN of WHO in `account`."""
+    if who.startswith("arn:"):
+        return who
+    name = who.removeprefix("@")
+    if not is_principal_name(name):
+        raise click.UsageError(f"{who!r} is nobody: write a user's name, @ and a group's name, or an ARN")
+    return account.group_arn(name) if who.startswith("@") else account.user_arn(name)
