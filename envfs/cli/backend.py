@@ -21,7 +21,6 @@ from envfs.kms.engine import DATABASE
 from envfs.kms.model import RequestFacts
 from envfs.kms.rootkey import KEY_FILE_NAME
 from envfs.service.config import HOME_VARIABLE, SYSTEM_HOME, home_directory
-from envfs.service.kms_socket import find_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,7 +72,7 @@ def _direct(home: Path, passphrase_file: Path | None) -> Iterator[Backend]:
     """The store, opened by this process."""
     facts = RequestFacts(user_agent=USER_AGENT)
     with open_session(passphrase_file, home) as session:
-        # session.engine.maintain()
+        session.engine.maintain()
         api = Api(session.engine)
         yield Backend(
             f"the store in {home}", lambda target, request: api.call(session.principal, target, request, facts)
@@ -94,14 +93,14 @@ def _server_of(home: Path, passphrase_file: Path | None) -> tuple[Path, SocketCl
     """A server of the KMS in `home`, if it has to be asked, or if the store would first ask for its passphrase."""
     obstacle = _obstacle(home, passphrase_file)
     if obstacle:
-        return _connect(find_sockets(home), home, obstacle)
+        return _connect(None, home, obstacle)
     if _would_ask(home, passphrase_file):
         with contextlib.suppress(ConfigError):
-            return _connect(find_sockets(home), home, "")
+            return _connect(None, home, "")
     return None
 
 
-def _connect(paths: Sequence[Path], home: Path, why: str) -> tuple[Path, SocketClient]:
+def _connect(paths: Sequence[Path] | None, home: Path, why: str) -> tuple[Path, SocketClient]:
     # Loaded when it is needed: it brings HTTP with it, which takes longer to load than a key to be listed.
     server = importlib.import_module("envfs.cli.server")
     connected: tuple[Path, SocketClient] = server.connect(paths, home, why)

@@ -6,26 +6,28 @@ root's, the user's own, or that of the owner of the KMS's directory.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
 from envfs.api.client import SocketClient
 from envfs.cli.backend import SOCKET_VARIABLE
 from envfs.errors import ConfigError
+from envfs.service import runtime
 from envfs.service.config import HOME_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
-def connect(paths: Sequence[Path], home: Path, why: str) -> tuple[Path, SocketClient]:
-    """The first of `paths` that answers and may be believed; ConfigError with what was tried, if none does. `why` the
-    store itself is not opened.
+def connect(paths: Sequence[Path] | None, home: Path, why: str) -> tuple[Path, SocketClient]:
+    """The first of `paths` (None: where servers of the KMS in `home` listen) that answers and may be believed;
+    ConfigError with what was tried, if none does. `why` the store itself is not opened.
     """
     trusted = trusted_uids(home)
     tried = []
-    for path in paths:
+    for path in sockets_of(home, trusted) if paths is None else paths:
         try:
             return path, SocketClient(path, trusted)
         except OSError as error:
@@ -47,3 +49,15 @@ def trusted_uids(home: Path) -> frozenset[int]:
     except OSError:
         pass  # an unknown owner is nobody to believe
     return frozenset(uids)
+
+
+def sockets_of(home: Path, uids: Iterable[int]) -> list[Path]:
+    """Where servers of the KMS in `home` listen that belong to one of `uids`."""
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:16]
+    found = []
+    for directory in dict.fromkeys(directory for uid in sorted(uids) for directory in runtime.candidates(uid)):
+        try:
+            found += sorted(directory.glob(f"kms-{digest}.*.sock"))
+        except OSError:
+            continue
+    return found
