@@ -88,6 +88,8 @@ class SocketClient:
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
+    if not raw:
+        return {}  # an operation that has nothing to answer
     try:
         answer = json.loads(raw)
     except (ValueError, RecursionError):

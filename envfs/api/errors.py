@@ -21,6 +21,10 @@ class UnknownOperation(KmsError):
     code = "UnknownOperationException"
 
 
+class NotServed(UnknownOperation):
+    """No operation at all: another path, or another method."""
+
+
 class MalformedRequest(KmsError):
     """No HTTP/1.1 request."""
 
@@ -80,11 +84,11 @@ _STATUS: Final = {
     "KMSInternalException": 500,
     "KeyUnavailableException": 500,
     "InternalFailure": 500,
-    "UnknownOperationException": 404,
     "RequestTimeoutException": 408,
     "RequestEntityTooLargeException": 413,
 }
 BAD_REQUEST: Final = 400
+NOT_FOUND: Final = 404
 
 
 def code_of(error: EnvfsError) -> str:
@@ -94,6 +98,8 @@ def code_of(error: EnvfsError) -> str:
 
 def status_of(error: EnvfsError) -> int:
     """The HTTP status that AWS sends with it."""
+    if isinstance(error, NotServed):
+        return NOT_FOUND
     return _STATUS.get(code_of(error), BAD_REQUEST)
 
 
@@ -116,7 +122,7 @@ def error_from(body: object) -> EnvfsError:
 def _classes() -> dict[str, type[KmsError]]:
     own = (value for value in globals().values() if isinstance(value, type) and issubclass(value, KmsError))
     known = (value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, KmsError))
-    classes = {cls.code: cls for cls in (*own, *known) if cls not in {KmsError, RemoteError}}
+    classes = {cls.code: cls for cls in (*own, *known) if cls not in {KmsError, RemoteError, NotServed}}
     return {**classes, Internal.code: Internal}
 
 

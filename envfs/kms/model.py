@@ -61,6 +61,7 @@ class RequestFacts:
 
     A mount passes "envfs" as `via_service`. `grant_tokens` (at most 10) are checked and otherwise not needed, since a
     grant counts from the moment that it is made. With `dry_run` a request that would succeed raises DryRunOperation.
+    `request_id` (a UUID) names the request in its audit record, if it has a name outside already.
     """
 
     via_service: str | None = None
@@ -70,6 +71,7 @@ class RequestFacts:
     user_agent: str | None = None
     grant_tokens: tuple[str, ...] = ()
     dry_run: bool = False
+    request_id: str = ""
 
 
 NO_FACTS = RequestFacts()

@@ -7,21 +7,23 @@ import functools
 import logging
 import os
 import signal
+import socket
 import string
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
 from envfs.access.resolver import Resolver
+from envfs.api.server import Server
 from envfs.errors import EnvfsError
 from envfs.fs.filesystem import Filesystem
 from envfs.fs.loop import serve, stop
 from envfs.fs.state import FsOptions
 from envfs.kms.engine import Engine
-from envfs.service import checks, daemon, hardening, log, mountinfo, runtime, unmount
+from envfs.service import checks, daemon, hardening, kms_server, kms_socket, log, mountinfo, runtime, unmount
 from envfs.service.control import ControlServer
 from envfs.service.errors import MountError
 from envfs.service.requests import MountFacts, Requests
@@ -29,7 +31,7 @@ from envfs.service.tuning import tune_mount
 from envfs.service.volume import open_volume, parse_volume_file, read_volume_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from envfs.kms.rootkey import Unlock
     from envfs.service.config import MountOptions
@@ -100,9 +102,19 @@ def _serve(request: MountRequest, engine: Engine, report: Report, log_file: Path
             )
             return Requests(facts, volume.file, filesystem, engine, resolver)
 
-        trio.run(_Session(request, filesystem, options, answer, report, log_file).run)
+        with kms_server.open_server(engine) as server:
+            kms = _Kms(server, engine, resolver)
+            trio.run(_Session(request, filesystem, options, answer, kms, report, log_file).run)
     finally:
         filesystem.close()
+
+
+class _Kms(NamedTuple):
+    """The KMS that a mount serves beside its files."""
+
+    server: Server
+    engine: Engine
+    resolver: Resolver
 
 
 class _Session:
@@ -114,6 +126,7 @@ class _Session:
         filesystem: Filesystem,
         options: FsOptions,
         answer: Callable[[mountinfo.MountEntry], Requests],
+        kms: _Kms,
         report: Report,
         log_file: Path | None,
     ) -> None:
@@ -122,6 +135,7 @@ class _Session:
         self._filesystem = filesystem
         self._options = options
         self._answer = answer
+        self._kms = kms
         self._report = report
         self._log_file = log_file
         self._failure: Exception | None = None
@@ -166,13 +180,30 @@ class _Session:
             control = ControlServer(path, self._answer(entry).handle, everybody=everybody)
             _log.info("ready: %s, device %s", self._mountpoint, entry.device)
             try:
-                self._report({"pid": os.getpid(), "device": entry.device, "mountpoint": self._mountpoint})
-                await control.serve()
+                with self._kms_listener(everybody=everybody) as listener:
+                    self._report({"pid": os.getpid(), "device": entry.device, "mountpoint": self._mountpoint})
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(kms_server.maintain, self._kms.engine)
+                        if listener is not None:
+                            nursery.start_soon(self._kms.server.serve_unix, listener, self._kms.resolver)
+                        await control.serve()
             finally:
                 control.close()
         except Exception as error:  # noqa: BLE001  (raised again by run)
             self._failure = error
             await self._end()
+
+    @contextlib.contextmanager
+    def _kms_listener(self, *, everybody: bool) -> Iterator[socket.socket | None]:
+        """The KMS's socket. A mount does without it where there can be none: its files do not need it."""
+        with contextlib.ExitStack() as stack:
+            listener = None
+            try:
+                path = kms_socket.socket_path(self._request.home)
+                listener = stack.enter_context(kms_server.listening(path, everybody=everybody))
+            except (EnvfsError, OSError) as error:
+                _log.warning("the KMS has no socket in this mount: %s", error)
+            yield listener
 
     async def _watch_signals(self, nursery: trio.Nursery) -> None:
         """The first signal unmounts in order, a second one at once."""

@@ -112,7 +112,7 @@ class Recorder:
             "null" if call.response is None else compact(call.response),
             ',"requestParameters":',
             _parameters(call),
-            f',"requestID":"{_uuid(random, 0)}","eventID":"{_uuid(random, 32)}"',
+            f',"requestID":"{call.facts.request_id or _uuid(random, 0)}","eventID":"{_uuid(random, 32)}"',
             _resources(call.key_arn, call.other_arn, self._account.account_id) if call.key_arn else "",
             "" if error is None else _error(error),
             _origin(call.facts),

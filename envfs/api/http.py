@@ -1,0 +1,165 @@
+"""HTTP/1.1 on one connection: requests in, responses out, with bounds on sizes. Times are bounded by whoever calls."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import h11
+
+from envfs.api.errors import MalformedRequest, RequestTooLarge
+
+if TYPE_CHECKING:
+    from trio.socket import SocketType
+
+MAX_HEAD: Final = 16 << 10  # bytes of a request's line and headers
+MAX_BODY: Final = 64 << 10  # bytes; the largest request of the KMS, a policy of 32 KiB in JSON, is smaller
+_PART: Final = 64 << 10
+_DRAINED: Final = 1 << 20  # bytes that a client may still have on the way when it is refused
+_TOO_LARGE: Final = {413, 431}
+
+
+class HttpRequest(NamedTuple):
+    """`headers` have lower-case names; the values of one that came several times are joined by commas."""
+
+    method: bytes
+    target: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+class HttpResponse(NamedTuple):
+    status: int
+    content_type: bytes
+    body: bytes
+    request_id: str
+
+
+class HttpConnection:
+    """The server's side of a connection."""
+
+    def __init__(self, connected: SocketType) -> None:
+        self._socket = connected
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        self.in_request = False
+        """Whether a part of a request has come, and its response has not been sent."""
+
+    async def wait_for_request(self) -> bool:
+        """Until the first bytes of a request are there; False when the client closes the connection instead. OSError.
+        """
+        if self._http.trailing_data[0]:
+            return True
+        part = await self._socket.recv(_PART)
+        if part:
+            self._http.receive_data(part)
+            self.in_request = True
+        return bool(part)
+
+    async def receive(self) -> HttpRequest | None:
+        """The next request; None when the client has closed the connection. MalformedRequest, RequestTooLarge: the
+        connection takes that error as a response and is then of no more use. OSError.
+        """
+        try:
+            event = await self._next_event()
+            if type(event) is not h11.Request:
+                return None
+            headers = _joined(event.headers)
+            body = await self._body(headers)
+        except h11.RemoteProtocolError as error:
+            if error.error_status_hint in _TOO_LARGE:
+                raise RequestTooLarge(f"a request's headers have at most {MAX_HEAD} bytes") from None
+            raise MalformedRequest(f"no HTTP/1.1 request: {error}") from None
+        return HttpRequest(event.method, event.target, headers, body)
+
+    async def send(self, response: HttpResponse) -> bool:
+        """Whether another request can follow on this connection. OSError."""
+        http = self._http
+        if http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+            return False
+        headers = [
+            (b"x-amzn-RequestId", response.request_id.encode("ascii")),
+            (b"Content-Type", response.content_type),
+            (b"Content-Length", str(len(response.body)).encode("ascii")),
+            (b"Date", _date(int(time.time()))),
+        ]
+        head = http.send(h11.Response(status_code=response.status, headers=headers, reason=_reason(response.status)))
+        body = http.send(h11.Data(data=response.body))
+        end = http.send(h11.EndOfMessage())
+        await self._send_all(b"".join((head or b"", body or b"", end or b"")))
+        self.in_request = False
+        if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+            return False
+        http.start_next_cycle()
+        return True
+
+    async def drain(self) -> None:
+        """Reads what the client still sends, so that the response reaches it: to close before would reset the
+        connection.
+        """
+        try:
+            self._socket.shutdown(1)  # SHUT_WR
+            left = _DRAINED
+            while left > 0 and (part := await self._socket.recv(min(_PART, left))):
+                left -= len(part)
+        except OSError:
+            pass  # it has gone, which is what it was waited for
+
+    async def _next_event(self) -> object:
+        http = self._http
+        while True:
+            event = http.next_event()
+            if event is not h11.NEED_DATA:
+                self.in_request = True
+                return event
+            if http.they_are_waiting_for_100_continue:
+                await self._send_all(http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+            part = await self._socket.recv(_PART)
+            self.in_request = self.in_request or bool(part)
+            http.receive_data(part)
+
+    async def _body(self, headers: dict[bytes, bytes]) -> bytes:
+        length = headers.get(b"content-length", b"")
+        # h11 has made sure that it is a number.
+        if length and int(length) > MAX_BODY:
+            raise _body_too_large()
+        body = b""
+        while True:
+            event = await self._next_event()
+            if type(event) is h11.Data:
+                body += event.data
+                if len(body) > MAX_BODY:
+                    raise _body_too_large()
+            elif type(event) is h11.EndOfMessage:
+                return body
+            else:  # closed in the middle of it
+                raise MalformedRequest("the request is not complete")
+
+    async def _send_all(self, content: bytes) -> None:
+        sent = await self._socket.send(content)
+        while sent < len(content):
+            sent += await self._socket.send(content[sent:])
+
+
+def _joined(headers: h11.Headers) -> dict[bytes, bytes]:
+    joined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        joined[name] = joined[name] + b"," + value if name in joined else value
+    return joined
+
+
+def _body_too_large() -> RequestTooLarge:
+    return RequestTooLarge(f"a request's body has at most {MAX_BODY} bytes")
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    """RFC 9110 section 5.6.7."""
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second)).encode("ascii")
+
+
+_REASONS: Final = {200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 500: b"Internal Server Error"}
+
+
+def _reason(status: int) -> bytes:
+    return _REASONS.get(status, b"")

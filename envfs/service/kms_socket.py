@@ -1,0 +1,106 @@
+"""Where the KMS's Unix sockets are: each process that serves one KMS has one, named after the KMS's directory.
+
+    RUNTIME/kms-DIGEST.PID.sock    DIGEST: the first 16 hexadecimal digits of the SHA-256 of the directory's real path
+
+RUNTIME is the runtime directory of the process's user (`envfs.service.runtime`). Who finds a socket still has to look
+who listens there (`envfs.api.client` does): everybody can name a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import socket
+from pathlib import Path
+
+from envfs.errors import ConfigError
+from envfs.service import runtime
+
+_BACKLOG = 64
+_NAME = re.compile(r"kms-[0-9a-f]{16}\.([0-9]+)\.sock")
+
+
+def socket_path(home: Path) -> Path:
+    """Where this process listens for the KMS in `home`; makes the directory. ConfigError if there is none."""
+    return runtime.prepare_directory(os.geteuid()) / f"{_prefix(home)}{os.getpid()}.sock"
+
+
+def find_sockets(home: Path) -> list[Path]:
+    """The sockets of running processes for the KMS in `home`, the newest first."""
+    uids = {0: None, os.geteuid(): None}
+    try:
+        uids = {home.stat().st_uid: None, **uids}
+    except OSError:
+        pass  # closed to us; root's and our own are left
+    found: dict[Path, float] = {}
+    for directory in {directory: None for uid in uids for directory in runtime.candidates(uid)}:
+        for path in _listed(directory, _prefix(home)):
+            if _is_alive(path):
+                try:
+                    found[path] = path.lstat().st_mtime
+                except OSError:
+                    continue
+    return sorted(found, key=lambda path: found[path], reverse=True)
+
+
+def listen(path: Path, *, everybody: bool) -> socket.socket:
+    """A socket that listens at `path`. `everybody`: all users who reach it may connect. ConfigError, OSError."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        try:
+            listener.bind(os.fspath(path))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(f"{path} is there already", hint="choose another path with --socket") from None
+            if error.errno is None:  # how Python says that sun_path is too short for it
+                raise ConfigError(f"{path} is too long a path for a socket", hint="choose a shorter one") from None
+            raise
+        path.chmod(0o666 if everybody else 0o600)  # before listen(2), so nobody gets in through the umask's mode
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def remove(path: Path, identity: tuple[int, int]) -> None:
+    """Removes the socket, unless somebody else's has taken its place."""
+    if identity_of(path) == identity:
+        path.unlink(missing_ok=True)
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode number of a socket; None if there is nothing."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _prefix(home: Path) -> str:
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()
+    return f"kms-{digest[:16]}."
+
+
+def _listed(directory: Path, prefix: str) -> list[Path]:
+    try:
+        return [directory / name for name in os.listdir(directory) if name.startswith(prefix) and _NAME.fullmatch(name)]
+    except OSError:
+        return []
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether the process that the name tells is there. Whether it listens shows when one connects."""
+    named = _NAME.fullmatch(path.name)
+    return named is not None and Path(f"/proc/{named[1]}").exists()
+
+
+def _remove_stale(path: Path) -> None:
+    """What a process that was killed left: at this path, and in the same directory for the same KMS."""
+    for other in _listed(path.parent, path.name.partition(".")[0] + "."):
+        if other == path or not _is_alive(other):
+            other.unlink(missing_ok=True)
