@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -46,8 +47,7 @@ class HttpConnection:
         """Whether a part of a request has come, and its response has not been sent."""
 
     async def wait_for_request(self) -> bool:
-        """Until the first bytes of a request are there; False when the client closes the connection instead. OSError.
-        """
+        """Until the first bytes of a request are there; False when the client closes the connection. OSError."""
         if self._http.trailing_data[0]:
             return True
         part = await self._socket.recv(_PART)
@@ -88,9 +88,10 @@ class HttpConnection:
         end = http.send(h11.EndOfMessage())
         await self._send_all(b"".join((head or b"", body or b"", end or b"")))
         self.in_request = False
-        if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+        try:
+            http.start_next_cycle()
+        except h11.LocalProtocolError:  # one side has said that it closes, or has not finished
             return False
-        http.start_next_cycle()
         return True
 
     async def drain(self) -> None:
@@ -141,7 +142,7 @@ class HttpConnection:
             sent += await self._socket.send(content[sent:])
 
 
-def _joined(headers: h11.Headers) -> dict[bytes, bytes]:
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     joined: dict[bytes, bytes] = {}
     for name, value in headers:
         joined[name] = joined[name] + b"," + value if name in joined else value

@@ -32,7 +32,7 @@ class SeenSignatures:
         from a time that is not remembered; Throttling if there are too many to remember.
         """
         if date < self._started:
-            raise SignatureMismatch("Signature is older than this server, which cannot know whether it was used before.")
+            raise SignatureMismatch("Signature is older than this server, which cannot know whether it was used.")
         seen = self._of_key.get(access_key_id)
         if seen is None:
             self._forget(now)

@@ -1,4 +1,4 @@
-"""From an HTTP request to the response: which protocol it speaks, who sends it, what it asks for, how it is answered."""
+"""From an HTTP request to its response: which protocol it speaks, who sends it, what it asks for."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Responder:
             return HttpResponse(200, JSON, body, request_id)
         except EnvfsError as error:
             problem = error
-        except Exception:  # a defect must not take the server down
+        except Exception:  # noqa: BLE001  (a defect must not take the server down)
             _log.exception("request %s failed", request_id)
             problem = InternalFailure("an error of the server's own; its log has the particulars")
         if is_query:

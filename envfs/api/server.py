@@ -6,7 +6,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
@@ -19,6 +19,7 @@ from envfs.api.respond import Responder, error_response, new_request_id
 if TYPE_CHECKING:
     from envfs.access.resolver import Resolver
     from envfs.api.callers import Signatures
+    from envfs.errors import KmsError
 
 MAX_CONNECTIONS: Final = 128  # of each listener
 MAX_OF_ONE_USER: Final = 16  # on a Unix socket
@@ -27,6 +28,7 @@ IDLE_TIMEOUT: Final = 60.0  # seconds between requests
 REQUEST_TIMEOUT: Final = 15.0  # seconds from a request's first byte to its last, and again for taking the response
 _LINGER: Final = 2.0  # seconds
 
+_Handler: TypeAlias = Callable[[trio.socket.SocketType], Awaitable[None]]
 _log: Final = logging.getLogger(__name__)
 
 
@@ -82,6 +84,7 @@ class Server:
 
     async def _talk(self, connection: trio.socket.SocketType, caller: Caller) -> None:
         http = HttpConnection(connection)
+        problem: KmsError | None = None
         with trio.CancelScope() as scope:
             problem = await self._serve_requests(http, caller, scope)
         if scope.cancelled_caught:
@@ -93,9 +96,7 @@ class Server:
                 await http.send(error_response(problem, new_request_id()))
                 await http.drain()
 
-    async def _serve_requests(
-        self, http: HttpConnection, caller: Caller, scope: trio.CancelScope
-    ) -> MalformedRequest | RequestTooLarge | None:
+    async def _serve_requests(self, http: HttpConnection, caller: Caller, scope: trio.CancelScope) -> KmsError | None:
         """Until the client closes the connection, or breaks the protocol, which is returned as an error."""
         while True:
             scope.deadline = trio.current_time() + IDLE_TIMEOUT
@@ -115,9 +116,7 @@ class Server:
                 return None
 
 
-async def _accept(
-    listener: socket.socket, handle: Callable[[trio.socket.SocketType], Awaitable[None]], maximum: int
-) -> None:
+async def _accept(listener: socket.socket, handle: _Handler, maximum: int) -> None:
     """Accepts connections until cancelled, at most `maximum` at a time: more wait in the kernel's queue."""
     accepting = trio.socket.from_stdlib_socket(listener)
     limit = trio.Semaphore(maximum)
@@ -136,14 +135,16 @@ async def _accept(
 
 
 async def _handle(
-    connection: trio.socket.SocketType, handle: Callable[[trio.socket.SocketType], Awaitable[None]], limit: trio.Semaphore
+    connection: trio.socket.SocketType,
+    handle: _Handler,
+    limit: trio.Semaphore,
 ) -> None:
     try:
         with connection:
             await handle(connection)
     except OSError as error:
         _log.debug("a connection to the KMS broke: %s", error)
-    except Exception:  # a defect must not take the other connections down
+    except Exception:  # noqa: BLE001  (a defect must not take the other connections down)
         _log.exception("a connection to the KMS failed")
     finally:
         limit.release()

@@ -115,17 +115,19 @@ def expected_signature(secret: bytes | bytearray, request: HttpRequest, authoriz
         raise SignatureMismatch("The provided 'x-amz-content-sha256' header does not match what was computed.")
     names = authorization.signed_headers
     lines = [f"{name}:{_canonical(request.headers.get(name.encode('latin-1', 'replace'), b''))}\n" for name in names]
-    canonical = "\n".join((
-        request.method.decode("latin-1"),
-        "/",  # the only path, and nothing but a query could follow it
-        "",
-        "".join(lines),
-        ";".join(names),
-        payload,
-    ))
-    scope = "/".join((authorization.day, authorization.region, authorization.service, _TERMINATOR))
+    canonical = "\n".join(
+        (
+            request.method.decode("latin-1"),
+            "/",  # the only path, and nothing but a query could follow it
+            "",
+            "".join(lines),
+            ";".join(names),
+            payload,
+        )
+    )
+    scope = f"{authorization.day}/{authorization.region}/{authorization.service}/{_TERMINATOR}"
     digest = hashlib.sha256(canonical.encode("latin-1", "replace")).hexdigest()
-    to_sign = "\n".join((ALGORITHM, authorization.timestamp, scope, digest))
+    to_sign = f"{ALGORITHM}\n{authorization.timestamp}\n{scope}\n{digest}"
     key = b"AWS4" + bytes(secret)
     for part in (authorization.day, authorization.region, authorization.service, _TERMINATOR, to_sign):
         key = hmac.digest(key, part.encode("latin-1", "replace"), "sha256")

@@ -8,6 +8,9 @@ from envfs.cli.lazy import Lazy, LazyGroup
 
 COMMANDS = {
     "init": Lazy("envfs.cli.kms_init", "init", "Make a KMS in ENVFS_HOME."),
+    "serve": Lazy(
+        "envfs.cli.kms_serve", "serve", "Serve the KMS to AWS's clients, in the foreground, until it is interrupted."
+    ),
     "whoami": Lazy("envfs.cli.kms_check", "whoami", "Say who you are to the KMS, and which way it is reached."),
     "verify": Lazy("envfs.cli.kms_check", "verify", "Check that nobody tampered with the KMS's store and audit trail."),
     "encrypt": Lazy("envfs.cli.kms_crypto", "encrypt", "Encrypt up to 4,096 bytes under KEY."),

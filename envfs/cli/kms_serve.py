@@ -11,12 +11,12 @@ from envfs.cli.arguments import PATH
 from envfs.cli.output import examples, json_option, print_json
 from envfs.cli.passphrase import passphrase_file_option
 from envfs.cli.session import unlock_for
-from envfs.service import log
+from envfs.service import kms_server, log
 from envfs.service.config import home_directory
-from envfs.service.kms_server import ServeRequest, parse_address, serve
+from envfs.service.kms_server import ServeRequest, parse_address
 
 
-@click.command("serve", epilog=examples("envfs kms serve", "envfs kms serve --tcp 127.0.0.1:8080"))
+@click.command(epilog=examples("envfs kms serve", "envfs kms serve --tcp 127.0.0.1:8080"))
 @click.option("--tcp", metavar="HOST:PORT", help="Listen there, too, for requests that are signed with access keys.")
 @click.option("--tcp-without-tls", is_flag=True, help="Let HOST be one that other hosts reach. Nothing is encrypted.")
 @click.option(
@@ -24,7 +24,7 @@ from envfs.service.kms_server import ServeRequest, parse_address, serve
 )
 @passphrase_file_option
 @json_option
-def serve_kms(
+def serve(
     tcp: str | None, socket_path: Path | None, passphrase_file: Path | None, *, tcp_without_tls: bool, as_json: bool
 ) -> None:
     """Serve the KMS to AWS's clients, in the foreground, until it is interrupted.
@@ -43,4 +43,4 @@ def serve_kms(
             at = [f"the socket {places['socket']}", *([f"http://{places['tcp']}"] if "tcp" in places else [])]
             click.echo(f"The KMS in {home} listens at {' and '.join(at)}")
 
-    serve(ServeRequest(home, socket_path, address), unlock, report)
+    kms_server.serve(ServeRequest(home, socket_path, address), unlock, report)

@@ -92,7 +92,7 @@ async def _serve(request: ServeRequest, engine: Engine, report: Report) -> None:
         server = stack.enter_context(open_server(engine))
         unix = stack.enter_context(listening(path, everybody=True))
         places: dict[str, Any] = {"kms_home": os.fspath(request.home), "socket": os.fspath(path), "pid": os.getpid()}
-        signatures = None
+        tcp = signatures = None
         if request.tcp is not None:
             tcp = stack.enter_context(_listening_tcp(request.tcp))
             places["tcp"] = str(Address(*tcp.getsockname()[:2]))
@@ -102,7 +102,7 @@ async def _serve(request: ServeRequest, engine: Engine, report: Report) -> None:
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)
             nursery.start_soon(maintain, engine)
             nursery.start_soon(server.serve_unix, unix, resolver)
-            if signatures is not None:
+            if tcp is not None and signatures is not None:
                 nursery.start_soon(server.serve_tcp, tcp, signatures)
 
 
@@ -129,14 +129,14 @@ def listening(path: Path, *, everybody: bool) -> Iterator[socket.socket]:
             kms_socket.remove(path, identity)
 
 
-async def maintain(engine: Engine) -> None:
+async def maintain(engine: Any) -> None:
     """What is due in the KMS, now and each minute: deletions, rotations, expiries."""
     while True:
         try:
             engine.maintain()
         except (EnvfsError, OSError) as error:
             _log.warning("the maintenance of the KMS failed, and is tried again: %s", error)
-        except Exception:  # a defect there must not take the mount down
+        except Exception:  # noqa: BLE001  (a defect there must not take the mount down)
             _log.exception("the maintenance of the KMS failed")
         await trio.sleep(MAINTENANCE_INTERVAL)
 
@@ -155,8 +155,7 @@ async def _next_second() -> float:
     used with a server that ended in it.
     """
     second = float(math.floor(time.time()) + 1)
-    while (left := second - time.time()) > 0:
-        await trio.sleep(left)
+    await trio.sleep(second - time.time() + 0.01)  # a little more, so that no clock lags behind
     return second
 
 

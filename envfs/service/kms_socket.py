@@ -88,7 +88,7 @@ def _prefix(home: Path) -> str:
 
 def _listed(directory: Path, prefix: str) -> list[Path]:
     try:
-        return [directory / name for name in os.listdir(directory) if name.startswith(prefix) and _NAME.fullmatch(name)]
+        return [path for path in directory.iterdir() if path.name.startswith(prefix) and _NAME.fullmatch(path.name)]
     except OSError:
         return []
 
