@@ -27,6 +27,7 @@ from envfs.kms.operations.agreement import AgreementOperations
 from envfs.kms.operations.audits import AuditOperations
 from envfs.kms.operations.elsewhere import ElsewhereOperations
 from envfs.kms.operations.grants import GrantOperations
+from envfs.kms.operations.imports import ImportOperations
 from envfs.kms.operations.keys import KeyOperations
 from envfs.kms.operations.macs import MacOperations
 from envfs.kms.operations.maintenance import MaintenanceOperations
@@ -61,6 +62,7 @@ class Engine(
     SigningOperations,
     MacOperations,
     AgreementOperations,
+    ImportOperations,
     KeyOperations,
     MaintenanceOperations,
     AccessKeyOperations,

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/kms/latest/developerguide/deleting-keys.html
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from envfs.errors import Validation
@@ -74,8 +75,8 @@ class DeletionOperations(OnKey):
         self._checkpoint_is_due = True
         return Call("DeleteKey", None)
 
-    def _remove_expired(self, transaction: Transaction, row: KeyRow, gone: list[BackingKeyRow]) -> Call:
-        """Imported material at the end of its life. The key can be used again when the same material is imported."""
+    def _remove_material(self, transaction: Transaction, row: KeyRow, gone: Iterable[BackingKeyRow]) -> None:
+        """Nothing remains of imported material itself; the key can be used again when the same is imported."""
         current = self._catalogue.backing_key(row.backing_key_id)
         for backing_key in gone:
             if is_pending_rotation(backing_key, current):
@@ -87,4 +88,3 @@ class DeletionOperations(OnKey):
             row = row._replace(state=KeyState.PENDING_IMPORT.value)
         self._put_key(transaction, row)
         self._checkpoint_is_due = True
-        return Call("DeleteExpiredKeyMaterial", None)

@@ -67,7 +67,8 @@ class MaintenanceOperations(DeletionOperations, RotationOperations):
         backing_keys = self._catalogue.backing_keys(row.key_id)
         gone = expired(backing_keys, now)
         if gone:
-            return self._remove_expired(transaction, row, gone)
+            self._remove_material(transaction, row, gone)
+            return Call("DeleteExpiredKeyMaterial", None)
         if rotates(row) and row.next_rotation <= now:
             return self._rotate_automatically(transaction, row)
         return None
