@@ -211,7 +211,8 @@ def test_strangers_learn_nothing_of_a_key(engine: Engine) -> None:
     """Not what it is for, and not in which state it is."""
     key = make(engine, "ECC_NIST_P256")
     engine.disable_key(OWNER, key)
-    for call in [*every_use(engine, key, BOB), lambda: engine.get_public_key(BOB, key)]:
+    calls: list[Callable[[], object]] = [*every_use(engine, key, BOB), lambda: engine.get_public_key(BOB, key)]
+    for call in calls:
         with pytest.raises(AccessDenied):
             call()
     with pytest.raises(Disabled):

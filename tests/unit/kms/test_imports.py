@@ -293,7 +293,7 @@ def test_model_and_time_go_together(engine: Engine, clock: Clock) -> None:
 @pytest.mark.parametrize(
     "terms", [{"import_type": "NEW_KEY_MATERIAL"}, {"description": "x"}, {"key_material_id": "00" * 32}]
 )
-def test_some_terms_are_for_symmetric_keys_alone(engine: Engine, terms: dict[str, str]) -> None:
+def test_some_terms_are_for_symmetric_keys_alone(engine: Engine, terms: dict[str, Any]) -> None:
     with pytest.raises(Validation):
         bring(engine, make(engine, "HMAC_256", "GENERATE_VERIFY_MAC"), **terms)
 
