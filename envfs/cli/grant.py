@@ -70,7 +70,7 @@ def create(
 ) -> None:
     """Let WHO do OPERATIONs with KEY.
 
-    It counts at once, everywhere. The grant token is shown this one time; with it the grantee can retire the grant.
+    It counts at once, everywhere. The grant token, which names the grant where it is retired, is shown this one time.
     """
     constraints = context_member("EncryptionContextEquals", equals) | context_member("EncryptionContextSubset", subset)
     with open_backend(passphrase_file) as backend:
