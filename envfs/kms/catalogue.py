@@ -90,19 +90,13 @@ class Catalogue:
             self._keys[key_id] = key
         return key
 
-    def resolve(self, reference: str, *, aliases: bool = True) -> Key:
-        """The key that a caller names by id, ARN, alias or alias ARN. NotFound, InvalidArn or InvalidAliasName.
-
-        Without `aliases` by id or ARN only: AWS answers NotFound to an alias then, and InvalidArn to its ARN.
-        """
+    def resolve(self, reference: str) -> Key:
+        """The key that a caller names by id, ARN, alias or alias ARN. NotFound, InvalidArn or InvalidAliasName."""
         parsed = self._references.get(reference)
         if parsed is None:
             parsed = self._account.parse_reference(reference)
             _limit(self._references)
             self._references[reference] = parsed
-        if parsed.alias is not None and not aliases:
-            error = InvalidArn if reference.startswith("arn:") else NotFound
-            raise error(f"{reference!r} is an alias, where a key id or a key ARN is needed")
         key_id = parsed.key_id if parsed.alias is None else self.alias_target(parsed.alias)
         key = None if key_id is None else self.find(key_id)
         if key is None:

@@ -69,7 +69,7 @@ class GrantOperations(OnKey, IdentityOperations):
         with self._recorded("CreateGrant", principal, facts, parameters) as call:
             terms = GrantTerms(frozenset(operations), constraints)
             check_form(terms, name)
-            key = self._catalogue.resolve(key_id, aliases=False)
+            key = self._catalogue.resolve_key(key_id)
             extra = condition_facts(facts, terms, grantee, retiring)
             # For the condition keys on encryption contexts the constraint's pairs count as the request's.
             pairs = {} if constraints is None else constraints.pairs
@@ -77,7 +77,6 @@ class GrantOperations(OnKey, IdentityOperations):
             check_possible(terms, key)
             for arn in (grantee, retiring) if retiring else (grantee,):
                 self._check_principal(arn)
-            self._stop_dry_run(call)
             with self._change(call) as transaction:
                 self._current(call, key)
                 row = self._make_row(key, grantee, retiring, terms, name)
@@ -102,7 +101,7 @@ class GrantOperations(OnKey, IdentityOperations):
             if grant_id is not None:
                 check_grant_id(grant_id)
             after = read_marker(marker, str)
-            key = self._catalogue.resolve(key_id, aliases=False)
+            key = self._catalogue.resolve_key(key_id)
             self._authorise_key(call, key, extra=for_resource(facts))
             grants = [
                 rule.grant
@@ -147,7 +146,6 @@ class GrantOperations(OnKey, IdentityOperations):
         with self._recorded("RetireGrant", principal, facts) as call:
             key, grant = self._find_grant_to_retire(call, token, key_id, grant_id)
             self._authorise_key(call, key, grants=GrantSet([grant]))
-            self._stop_dry_run(call)
             self._remove_grant(call, key, grant.grant_id)
 
     def revoke_grant(self, principal: Principal, key_id: str, grant_id: str, facts: RequestFacts = NO_FACTS) -> None:
@@ -155,10 +153,8 @@ class GrantOperations(OnKey, IdentityOperations):
         parameters = {"requestedKeyId": key_id, "grantId": grant_id}
         with self._recorded("RevokeGrant", principal, facts, parameters) as call:
             check_grant_id(grant_id)
-            key = self._catalogue.resolve(key_id, aliases=False)
+            key = self._catalogue.resolve_key(key_id)
             self._authorise_key(call, key, extra=for_resource(facts))
-            self._grant_of(key, grant_id)
-            self._stop_dry_run(call)
             self._remove_grant(call, key, grant_id)
 
     def _find_grant_to_retire(
@@ -175,7 +171,7 @@ class GrantOperations(OnKey, IdentityOperations):
             raise Validation("a grant is named by a token, or by key id and grant id")
         else:
             check_grant_id(grant_id)
-            key = self._catalogue.resolve(key_id, aliases=False)
+            key = self._catalogue.resolve_key(key_id)
         call.key_arn = key.arn
         call.parameters = {"grantId": grant_id}
         return key, self._grant_of(key, grant_id)

@@ -35,6 +35,7 @@ USES = {
     ("RSA_2048", "SIGN_VERIFY"): {"GetPublicKey", "Sign", "Verify"},
     ("HMAC_256", "GENERATE_VERIFY_MAC"): {"GenerateMac", "VerifyMac"},
     ("ECC_NIST_P256", "KEY_AGREEMENT"): {"DeriveSharedSecret", "GetPublicKey"},
+    ("ML_KEM_768", "ENCAPSULATE_DECAPSULATE"): {"Decapsulate", "Encapsulate", "GetPublicKey"},
 }  # fmt: skip
 
 
