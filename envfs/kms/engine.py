@@ -34,6 +34,7 @@ from envfs.kms.operations.maintenance import MaintenanceOperations
 from envfs.kms.operations.pairs import PairOperations
 from envfs.kms.operations.reencryption import ReEncryptOperations
 from envfs.kms.operations.signing import SigningOperations
+from envfs.kms.operations.usage import UsageOperations
 from envfs.kms.rootkey import Unlock, open_slots
 from envfs.kms.schema import ROOT_SLOTS, STORE, RootSlotRow, StoreRow
 from envfs.kms.sealed_store import SealedStore
@@ -65,6 +66,7 @@ class Engine(
     ImportOperations,
     KeyOperations,
     MaintenanceOperations,
+    UsageOperations,
     AccessKeyOperations,
     AuditOperations,
     ElsewhereOperations,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import hmac
 import json
@@ -16,9 +17,9 @@ from envfs.crypto.secret import Secret
 TAG_SIZE: Final = 32
 RECOVER: Final = "RecoverAuditChain"
 _TAG_START: Final = b',"tag":"'
-_TRAILER_SIZE: Final = len(_TAG_START) + 2 * TAG_SIZE + len(b'"}\n')
+TRAILER_SIZE: Final = len(_TAG_START) + 2 * TAG_SIZE + len(b'"}\n')
 # Longer than any record: path, context and a few names, each byte escaped to six.
-_MAX_LINE: Final = 1 << 20
+MAX_LINE: Final = 1 << 20
 
 
 def chain_mac(root_key: Secret, store_id: bytes, chain_id: bytes) -> Mac:
@@ -30,6 +31,16 @@ def make_line(mac: Mac, previous_tag: bytes, record: bytes) -> tuple[bytes, byte
     """The line of `record` (a JSON object without its closing brace), and its tag."""
     tag = mac.tag(previous_tag + record)
     return b'%b,"tag":"%b"}\n' % (record, tag.hex().encode("ascii")), tag
+
+
+def claimed_tag(line: bytes) -> bytes | None:
+    """The tag that a line says it has; None if there is none where it should be."""
+    if len(line) < TRAILER_SIZE or not line.endswith(b'"}\n') or not line.startswith(_TAG_START, -TRAILER_SIZE):
+        return None
+    try:
+        return binascii.unhexlify(line[-TRAILER_SIZE + len(_TAG_START) : -3])
+    except binascii.Error:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ def scan(file: BinaryIO, mac: Mac, head: Head, visit: Callable[[bytes, Head], No
     them accounts for them; otherwise the scan ends before them.
     """
     recovered: list[Leavings] = []
-    while line := file.readline(_MAX_LINE):
+    while line := file.readline(MAX_LINE):
         following = _accept(mac, head, line)
         if following is None:
             leavings, line, following = _pass_over(file, mac, head, line)
@@ -96,7 +107,7 @@ def _pass_over(file: BinaryIO, mac: Mac, head: Head, line: bytes) -> tuple[Leavi
     """Looks for the record that accounts for `line` and what follows it."""
     digest = hashlib.sha256(line.removesuffix(b"\n"))
     length, lines, end = len(line), line.count(b"\n"), line[-1:]
-    while candidate := file.readline(_MAX_LINE):
+    while candidate := file.readline(MAX_LINE):
         following = _accept(mac, Head(head.sequence, head.tag, head.size + length), candidate)
         if following is not None and end == b"\n":
             leavings = Leavings(head.size, length - 1, lines - 1, digest.hexdigest())
@@ -110,7 +121,7 @@ def _pass_over(file: BinaryIO, mac: Mac, head: Head, line: bytes) -> tuple[Leavi
 
 
 def _accept(mac: Mac, head: Head, line: bytes) -> Head | None:
-    record, trailer = line[:-_TRAILER_SIZE], line[-_TRAILER_SIZE:]
+    record, trailer = line[:-TRAILER_SIZE], line[-TRAILER_SIZE:]
     tag = mac.tag(head.tag + record)
     expected = b'%b%b"}\n' % (_TAG_START, tag.hex().encode("ascii"))
     if not hmac.compare_digest(trailer, expected):

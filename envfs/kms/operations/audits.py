@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from envfs.crypto.secret import Secret
 from envfs.errors import Validation
+from envfs.kms.audit.chain import chain_mac
 from envfs.kms.audit.query import Question, query
 from envfs.kms.audit.trail import AUDIT_DIRECTORY
 from envfs.kms.audit.verify import Verification, verify_trail
@@ -39,8 +41,7 @@ class AuditOperations(Core):
         """VerifyStore: every problem that there is in the store, as a sentence; none if it is authentic."""
         with self._recorded("envfs:VerifyStore", principal, facts) as call:
             self._authorise(call, call.event)
-            store: Any = self._store
-            return list(store.verify_all())
+            return self._store.verify_all()
 
     def query_audit(
         self,
@@ -61,7 +62,8 @@ class AuditOperations(Core):
                 raise Validation(f"the limit is from 1 to {MAX_RECORDS}, not {limit}")
             if question.key is not None:
                 question = replace(question, key=self._arn_of(question.key))
-            return query(self._home / AUDIT_DIRECTORY, question, limit=limit, marker=marker, newest=newest)
+            key = partial(chain_mac, self._root_key, self._store_id)
+            return query(self._home / AUDIT_DIRECTORY, key, question, limit=limit, marker=marker, newest=newest)
 
     def _arn_of(self, reference: str) -> str:
         """The ARN of the key that is named, also of one that is there no more."""

@@ -38,7 +38,7 @@ from envfs.kms.model import (
 )
 from envfs.kms.operations.aliases import AliasOperations
 from envfs.kms.operations.policies import KeyPolicyOperations, bypass_fact
-from envfs.kms.operations.tags import TagOperations, check_tags, tag_facts
+from envfs.kms.operations.tags import TagOperations, check_tags, recorded_tags, tag_facts
 from envfs.kms.paging import check_limit, cut, make_marker, read_marker
 from envfs.kms.policy.defaults import default_key_policy, service_managed_policy
 from envfs.kms.policy.parser import parse_key_policy
@@ -108,7 +108,7 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
         """`create_key` in steps: it pauses while the material is made."""
         parameters: dict[str, object] = {
             "keySpec": spec, "keyUsage": usage, "origin": origin, "description": description,
-            "multiRegion": multi_region, "bypassPolicyLockoutSafetyCheck": bypass_lockout_check, "tags": dict(tags),
+            "multiRegion": multi_region, "bypassPolicyLockoutSafetyCheck": bypass_lockout_check, "tags": recorded_tags(tags),
             "policy": policy,
         }  # fmt: skip
         with self._recorded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from envfs.errors import EnvfsError, MalformedPolicy, Validation
 from envfs.format.blob import Blob
@@ -19,6 +20,8 @@ from envfs.kms.policy.request import ConditionValue
 from envfs.kms.policy.statement import Policy
 from envfs.kms.schema import KEYS
 from envfs.kms.states import has_rule, refusal
+
+POLICY_NAME: Final = "default"
 
 
 class KeyPolicyOperations(OnKey, IdentityOperations):
@@ -49,6 +52,11 @@ class KeyPolicyOperations(OnKey, IdentityOperations):
                 row = self._current(call, key)
                 transaction.put(KEYS, row._replace(policy=policy))
                 self._pin_named_users(transaction, parsed)
+
+    def list_key_policies(self, principal: Principal, key_id: str, facts: RequestFacts = NO_FACTS) -> tuple[str, ...]:
+        """The names of the key's policies: there is one, always."""
+        with self._on_key("ListKeyPolicies", principal, key_id, facts):
+            return (POLICY_NAME,)
 
     def explain(
         self,

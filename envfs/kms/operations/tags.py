@@ -36,7 +36,7 @@ class TagOperations(OnKey):
         a tag.
         """
         extra = tag_facts(tags)
-        parameters = {"tags": dict(tags)}
+        parameters = {"tags": recorded_tags(tags)}
         with self._on_key("TagResource", principal, key_id, facts, parameters, extra, changes=True) as (call, key):
             check_tags(tags)
             with self._change(call) as transaction:
@@ -105,6 +105,11 @@ def tag_facts(tags: Mapping[str, str]) -> dict[str, ConditionValue]:
     if tags:
         facts["aws:tagkeys"] = tuple(tags)
     return facts
+
+
+def recorded_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    """As CloudTrail has them in requestParameters."""
+    return [{"tagKey": name, "tagValue": value} for name, value in tags.items()]
 
 
 def _check_name(name: str) -> None:
