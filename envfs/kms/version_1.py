@@ -128,8 +128,8 @@ def _convert(rows: dict[str, list[Any]], keyring: Keyring) -> Iterator[tuple[Tab
             elif table is BACKING_KEYS:
                 yield table, _convert_backing_key(_BackingKeyRow._make(values), keyring)
             elif table is ALIASES:
-                row = AliasRow._make(values)
-                yield table, row._replace(updated=row.created)
+                alias = AliasRow(*values)
+                yield table, alias._replace(updated=alias.created)
             else:
                 yield table, table.make(values)
 

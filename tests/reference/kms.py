@@ -102,7 +102,7 @@ class Kms:
         need(schema == 2, UnsupportedVersion(f"kms.db has schema version {schema}"))
         (self.store_id,) = self.database.execute("SELECT store_id FROM store").fetchone()
         self.root_key = self._root_key(key_file, passphrase)
-        self._verify()
+        verify(self.database, self.root_key, self.store_id)
 
     def _root_key(self, key_file: Path, passphrase: bytes | None) -> bytes:
         """Section 9.3: the first slot that can be opened."""
@@ -127,29 +127,6 @@ class Kms:
                 continue
         raise IntegrityError("no slot of the root key can be opened with what there is")
 
-    def _verify(self) -> None:
-        """Section 9.2: every row, every digest, and the state."""
-        key = derive(self.root_key, "store", self.store_id)
-        sets = {}
-        for table, columns in TABLES.items():
-            names = columns.split()
-            group = names.index(GROUPED_BY.get(table, names[0]))
-            macs: dict[int, list[bytes]] = {}
-            for *row, stored, leaf in self.database.execute(f"SELECT {', '.join(names)}, mac, leaf FROM {table}"):
-                need(hmac.compare_digest(mac(key, fields("row", table, *row)), stored), IntegrityError(table))
-                need(leaf == leaf_number(table, row[group]), IntegrityError(table))
-                macs.setdefault(leaf, []).append(stored)
-            tree, digest = table_digest(macs)
-            stored_tree = self.database.execute("SELECT parent, number, digest FROM tree WHERE name = ?", (table,))
-            need(sorted(stored_tree) == sorted(tree), IntegrityError(f"tree of {table}"))
-            sets[table] = (sum(map(len, macs.values())), digest)
-        generation, stored = self.database.execute("SELECT generation, mac FROM state").fetchone()
-        listed = self.database.execute("SELECT name, generation, rows, digest FROM sets").fetchall()
-        listed.sort(key=lambda row: row[0].encode())
-        need({row[0]: row[2:] for row in listed} == sets, IntegrityError("sets"))
-        state = fields("state", generation, *[value for row in listed for value in row])
-        need(hmac.compare_digest(mac(key, state), stored), IntegrityError("state"))
-
     def decrypt(self, raw: bytes, context: dict[str, str]) -> bytes:
         """Section 9.4: the plaintext of a ciphertext blob."""
         blob = parse_blob(raw)
@@ -158,11 +135,47 @@ class Kms:
             (blob.backing_key_id, blob.key_id),
         ).fetchone()
         need(row, IntegrityError("the blob's backing key is not in this KMS"))
-        version, spec, wrapped = row
-        associated = fields("backing key", self.store_id, blob.key_id, version, spec)
-        try:
-            wrapping_key = derive(self.root_key, "backing key", blob.backing_key_id)
-            backing_key = AESGCM(wrapping_key).decrypt(bytes(12), wrapped, associated)
-        except InvalidTag:
-            raise IntegrityError("backing key") from None
+        backing_key = unwrap(self.root_key, self.store_id, blob.backing_key_id, blob.key_id, *row)
         return open_blob(backing_key, blob, context)
+
+
+def verify(database: sqlite3.Connection, root_key: bytes, store_id: bytes) -> None:
+    """Section 9.2: every row, every digest, and the state."""
+    key = derive(root_key, "store", store_id)
+    sets = {}
+    for table, columns in TABLES.items():
+        names = columns.split()
+        group = names.index(GROUPED_BY.get(table, names[0]))
+        macs: dict[int, list[bytes]] = {}
+        for *row, stored, leaf in database.execute(f"SELECT {', '.join(names)}, mac, leaf FROM {table}"):
+            need(hmac.compare_digest(mac(key, fields("row", table, *row)), stored), IntegrityError(table))
+            need(leaf == leaf_number(table, row[group]), IntegrityError(table))
+            macs.setdefault(leaf, []).append(stored)
+        tree, digest = table_digest(macs)
+        stored_tree = database.execute("SELECT parent, number, digest FROM tree WHERE name = ?", (table,))
+        need(sorted(stored_tree) == sorted(tree), IntegrityError(f"tree of {table}"))
+        sets[table] = (sum(map(len, macs.values())), digest)
+    states = database.execute("SELECT generation, mac FROM state").fetchall()
+    need(len(states) == 1, IntegrityError("state"))
+    ((generation, stored),) = states
+    listed = database.execute("SELECT name, generation, rows, digest FROM sets").fetchall()
+    listed.sort(key=lambda row: row[0].encode())
+    need({row[0]: row[2:] for row in listed} == sets, IntegrityError("sets"))
+    state = fields("state", generation, *[value for row in listed for value in row])
+    need(hmac.compare_digest(mac(key, state), stored), IntegrityError("state"))
+
+
+def unwrap(
+    root_key: bytes, store_id: bytes, backing_key_id: bytes, key_id: bytes, version: int, spec: str, wrapped: bytes
+) -> bytes:
+    """Section 9.4: the material of a backing key."""
+    associated = fields("backing key", store_id, key_id, version, spec)
+    try:
+        return AESGCM(derive(root_key, "backing key", backing_key_id)).decrypt(bytes(12), wrapped, associated)
+    except InvalidTag:
+        raise IntegrityError("backing key") from None
+
+
+def material_id(root_key: bytes, store_id: bytes, key_id: bytes, material: bytes) -> bytes:
+    """Section 9.4."""
+    return mac(derive(root_key, "material id", store_id), fields("material", key_id, material))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.reference import structures
+from tests.reference import kms, structures
 from tests.reference.structures import Where
-from tests.vectors.load import Case, Decoder, all_cases, run, vector_names
+from tests.vectors.load import Case, Decoder, all_cases, run, stored_rows, vector_names
 from tests.vectors.material import to_bytes
 
 HERE = Path(__file__).resolve().parent
@@ -152,7 +154,32 @@ def _blob(given: Case) -> Case:
     }
 
 
+def _store(given: Case) -> Case:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        columns = {name: [*names.split(), "mac", "leaf"] for name, names in kms.TABLES.items()}
+        columns["tree"] = ["name", "parent", "number", "digest"]
+        columns["sets"] = ["name", "generation", "rows", "digest"]
+        columns["state"] = ["id", "generation", "mac"]
+        for name, rows in stored_rows(given).items():
+            database.execute(f"CREATE TABLE {name} ({', '.join(columns[name])})")
+            for row in rows:
+                database.execute(f"INSERT INTO {name} VALUES ({', '.join('?' * len(row))})", row)
+        kms.verify(database, to_bytes(given["root_key"]), to_bytes(given["store_id"]))
+        (generation,) = database.execute("SELECT generation FROM state").fetchone()
+        leaves = {name: sorted(leaf for (leaf,) in database.execute(f"SELECT leaf FROM {name}")) for name in kms.TABLES}
+        digests = {name: digest.hex() for name, digest in database.execute("SELECT name, digest FROM sets")}
+    return {"generation": generation, "leaves": leaves, "digests": digests}
+
+
+def _backing_key(given: Case) -> Case:
+    root_key, store_id, key_id = (to_bytes(given[name]) for name in ("root_key", "store_id", "key_id"))
+    row = to_bytes(given["backing_key_id"]), key_id, given["version"], given["spec"], to_bytes(given["wrapped"])
+    material = kms.unwrap(root_key, store_id, *row)
+    return {"material": material.hex(), "material_id": kms.material_id(root_key, store_id, key_id, material).hex()}
+
+
 DECODERS: dict[str, Decoder] = {
+    "backing_key": _backing_key,
     "base64url": _base64url,
     "blob": _blob,
     "blocks": _blocks,
@@ -166,6 +193,7 @@ DECODERS: dict[str, Decoder] = {
     "place": _place,
     "sizes": _sizes,
     "slot": _slot,
+    "store": _store,
     "symlink": _symlink,
     "volume_file": _volume_file,
     "xattr": _xattr,

@@ -31,6 +31,15 @@ def all_cases() -> list[Any]:
     ]
 
 
+def stored_rows(given: Case) -> dict[str, list[list[int | str | bytes]]]:
+    """The tables of a store, in which bytes are written with 0x before them; no text begins like that."""
+    return {name: [[_stored_value(value) for value in row] for row in rows] for name, rows in given["tables"].items()}
+
+
+def _stored_value(value: int | str) -> int | str | bytes:
+    return to_bytes(value[2:]) if isinstance(value, str) and value.startswith("0x") else value
+
+
 def run(decoders: Mapping[str, Decoder], name: str, case: Case) -> None:
     """Fails unless the decoder gives exactly what the vector says, or fails exactly as it says."""
     decoder = decoders[name]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +22,12 @@ from envfs.format.geometry import Geometry
 from envfs.format.place import Kind, Where
 from envfs.format.volume import VolumeFile
 from envfs.format.volume_keys import VolumeKeys
+from envfs.kms.keyring import Keyring
+from envfs.kms.schema import ALL_TABLES, SEALED_TABLES, SETS, BackingKeyRow, Table
+from envfs.kms.sealed_store import SealedStore
+from envfs.kms.sqlite_store import SqliteStore
 from tests.vectors import generate
-from tests.vectors.load import Case, Decoder, all_cases, run, vector_names
+from tests.vectors.load import Case, Decoder, all_cases, run, stored_rows, vector_names
 from tests.vectors.material import to_bytes
 
 
@@ -204,7 +211,52 @@ def _blob(given: Case) -> Case:
     }
 
 
+def _store(given: Case) -> Case:
+    tables: dict[str, Table[Any]] = {table.name: table for table in ALL_TABLES}
+    with tempfile.TemporaryDirectory() as directory:
+        store = SqliteStore.create(Path(directory) / "kms.db")
+        with contextlib.closing(store), store.writing():
+            # The reader has to see what a stranger wrote, also where constraints would have kept it out.
+            for name in given["tables"]:
+                store.drop_table(tables[name])
+                columns = ", ".join(f"{column} {kind}" for column, kind in tables[name].stored_columns)
+                store._execute(f"CREATE TABLE {name} ({columns})")
+                for row in stored_rows(given)[name]:
+                    store._execute(f"INSERT INTO {name} VALUES ({', '.join('?' * len(row))})", row)
+        store = SqliteStore.open(Path(directory) / "kms.db")
+        with contextlib.closing(store):
+            sealed = SealedStore(store, Secret(to_bytes(given["root_key"])), to_bytes(given["store_id"]))
+            if sealed.verify_all():
+                raise IntegrityError
+            for name in given["tables"]:
+                if tables[name].sealed:
+                    sealed.find(tables[name])
+            raws = {table.name: store.select(table, {}) for table in SEALED_TABLES}
+            return {
+                "generation": sealed.generation,
+                "leaves": {name: sorted(leaf for *_, leaf in rows) for name, rows in raws.items()},
+                "digests": {row.name: row.digest.hex() for row in map(SETS.make, store.select(SETS, {}))},
+            }
+
+
+def _backing_key(given: Case) -> Case:
+    keyring = Keyring(Secret(to_bytes(given["root_key"])), to_bytes(given["store_id"]))
+    row = BackingKeyRow(
+        to_bytes(given["backing_key_id"]),
+        to_bytes(given["key_id"]),
+        given["version"],
+        given["spec"],
+        to_bytes(given["wrapped"]),
+        0,
+    )
+    material = keyring.unwrap(row)
+    material_id = keyring.material_id(row.key_id, material)
+    encodes_to(row.wrapped, lambda: keyring.wrap_again(row._replace(material_id=material_id), material).wrapped)
+    return {"material": bytes(material.expose()).hex(), "material_id": material_id.hex()}
+
+
 DECODERS: dict[str, Decoder] = {
+    "backing_key": _backing_key,
     "base64url": _base64url,
     "blob": _blob,
     "blocks": _blocks,
@@ -218,6 +270,7 @@ DECODERS: dict[str, Decoder] = {
     "place": _place,
     "sizes": _sizes,
     "slot": _slot,
+    "store": _store,
     "symlink": _symlink,
     "volume_file": _volume_file,
     "xattr": _xattr,

@@ -9,7 +9,7 @@ from pathlib import Path
 from envfs.errors import EnvfsError
 from envfs.kms.engine import Engine
 from envfs.kms.rootkey import KEY_FILE_NAME, KeyFileUnlock
-from tests.unit.kms.kit import ALICE, BOB, CONTEXT, OWNER, People, users_policy
+from tests.unit.kms.kit import ALICE, BOB, CONTEXT, OWNER, People, every, users_policy
 
 
 def say(*words: object) -> None:
@@ -49,8 +49,8 @@ def answer(engine: Engine, blob: str) -> None:
 def verify(engine: Engine) -> None:
     """Reads everything for ever: what it lists is what the digests say, and so is the rest of the database."""
     while True:
-        aliases = {alias.target_key_id for alias in engine.list_aliases(OWNER)}
-        keys = {key.key_id for key in engine.list_keys(OWNER)}
+        aliases = {alias.target_key_id for alias in every(engine.list_aliases, OWNER)}
+        keys = {key.key_id for key in every(engine.list_keys, OWNER)}
         problems = engine._store.verify_all()
         say("authentic" if aliases <= keys and not problems else f"wrong {problems}")
 

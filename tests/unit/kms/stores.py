@@ -44,7 +44,7 @@ def backing_key(number: int, of: int) -> BackingKeyRow:
 
 
 def alias(name: str, of: int) -> AliasRow:
-    return AliasRow(f"alias/{name}", key_id(of), 1)
+    return AliasRow(f"alias/{name}", key_id(of), 1, 2)
 
 
 def grant(name: str, of: int, retiring: str = "") -> GrantRow:

@@ -226,9 +226,7 @@ def test_two_rows_with_one_primary_key(path: Path, store: SealedStore) -> None:
     put(ALIASES, alias("07", 8))(store)
     edit(
         path,
-        "CREATE TABLE copy (name TEXT NOT NULL, key_id BLOB NOT NULL, created INTEGER NOT NULL, mac BLOB NOT NULL,"
-        " leaf INTEGER NOT NULL)",
-        "INSERT INTO copy SELECT * FROM aliases",
+        "CREATE TABLE copy AS SELECT * FROM aliases",
         "DROP TABLE aliases",
         "ALTER TABLE copy RENAME TO aliases",
     )
@@ -261,8 +259,7 @@ def test_an_index_that_leaves_rows_out(path: Path, store: SealedStore) -> None:
 def test_values_of_other_types(path: Path, store: SealedStore) -> None:
     edit(
         path,
-        "CREATE TABLE copy (name, key_id, created, mac, leaf)",
-        "INSERT INTO copy SELECT * FROM aliases",
+        "CREATE TABLE copy AS SELECT * FROM aliases",
         "DROP TABLE aliases",
         "ALTER TABLE copy RENAME TO aliases",
         "UPDATE aliases SET mac = NULL WHERE name = 'alias/07'",
