@@ -10,6 +10,7 @@ from envfs.kms.model import KeyManager
 
 if TYPE_CHECKING:
     from envfs.crypto.secret import Secret
+    from envfs.kms.model import KeyMetadata
 
 # Specs that the older member CustomerMasterKeySpec has no word for are in KeySpec alone.
 NEWER_SPECS = ("ML_", "ECC_NIST_EDWARDS25519")
@@ -53,7 +54,7 @@ def paging(members: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def key_metadata(key: Any) -> dict[str, Any]:
+def key_metadata(key: KeyMetadata) -> dict[str, Any]:
     """KeyMetadata of DescribeKey. Who manages a key has two words in AWS: those that envfs manages are `AWS`."""
     return {
         "AWSAccountId": key.account,

@@ -129,7 +129,7 @@ def listening(path: Path, *, everybody: bool) -> Iterator[socket.socket]:
             kms_socket.remove(path, identity)
 
 
-async def maintain(engine: Any) -> None:
+async def maintain(engine: Engine) -> None:
     """What is due in the KMS, now and each minute: deletions, rotations, expiries."""
     while True:
         try:

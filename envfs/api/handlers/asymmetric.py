@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from envfs.api.answers import NEWER_SPECS, base64, base64_of_secret, present
-from envfs.api.handlers.common import Answer, Engine, Handler, Members
+from envfs.api.handlers.common import Answer, Handler, Members
+from envfs.kms.engine import Engine
 from envfs.kms.model import Principal, RequestFacts
 
 _RAW: Final = "RAW"

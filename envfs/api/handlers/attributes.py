@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from envfs.api.answers import page, paging, present, seconds
-from envfs.api.handlers.common import Answer, Engine, Handler, Members, tag_mapping
-from envfs.kms.model import Principal, RequestFacts
+from envfs.api.handlers.common import Answer, Handler, Members, tag_mapping
+from envfs.kms.engine import Engine
+from envfs.kms.model import Alias, Principal, RequestFacts, Rotation
 
 
 def create_alias(engine: Engine, principal: Principal, members: Members, facts: RequestFacts) -> Answer:
@@ -29,7 +30,7 @@ def list_aliases(engine: Engine, principal: Principal, members: Members, facts: 
     return page("Aliases", map(_alias, aliases), marker)
 
 
-def _alias(alias: Any) -> dict[str, Any]:
+def _alias(alias: Alias) -> dict[str, Any]:
     return {
         "AliasName": alias.name,
         "AliasArn": alias.arn,
@@ -86,7 +87,7 @@ def list_key_rotations(engine: Engine, principal: Principal, members: Members, f
     return page("Rotations", map(_rotation, rotations), marker)
 
 
-def _rotation(rotation: Any) -> dict[str, Any]:
+def _rotation(rotation: Rotation) -> dict[str, Any]:
     return present(
         KeyId=rotation.key_id,
         KeyMaterialId=rotation.material_id,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 from envfs.errors import InvalidTag, NotFound, UnsupportedOperation, Validation
+from envfs.kms.engine import Engine
 from envfs.kms.model import SYMMETRIC_DEFAULT, Principal, RequestFacts
 
-Engine: TypeAlias = Any
 Members: TypeAlias = Mapping[str, Any]
 Answer: TypeAlias = dict[str, Any]
 Handler: TypeAlias = Callable[[Engine, Principal, Members, RequestFacts], Answer]

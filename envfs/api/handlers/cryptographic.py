@@ -7,7 +7,6 @@ from typing import Final
 from envfs.api.answers import base64, base64_of_secret, present
 from envfs.api.handlers.common import (
     Answer,
-    Engine,
     Handler,
     Members,
     algorithm,
@@ -16,6 +15,7 @@ from envfs.api.handlers.common import (
     required,
 )
 from envfs.errors import CustomKeyStoreNotFound
+from envfs.kms.engine import Engine
 from envfs.kms.model import Principal, RequestFacts
 from envfs.kms.policy.request import NO_PAIRS
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from envfs.api.answers import paging
-from envfs.api.handlers.common import Answer, Engine, Handler, Members
+from envfs.api.handlers.common import Answer, Handler, Members
 from envfs.kms.audit.query import Question
+from envfs.kms.engine import Engine
 from envfs.kms.model import Principal, RequestFacts
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from envfs.api.answers import page, paging, present
-from envfs.api.handlers.common import Answer, Engine, Handler, Members, required
+from envfs.api.handlers.common import Answer, Handler, Members, required
 from envfs.errors import UnsupportedOperation
+from envfs.kms.engine import Engine
 from envfs.kms.model import GrantConstraints, Principal, RequestFacts
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from envfs.api.handlers.common import Answer, Engine, Handler, Members
+from envfs.api.handlers.common import Answer, Handler, Members
 from envfs.crypto.secret import Secret
+from envfs.kms.engine import Engine
 from envfs.kms.model import AccessKey, Principal, RequestFacts
 
 

@@ -8,13 +8,13 @@ from envfs.api.answers import key_metadata, page, paging, present
 from envfs.api.handlers.common import (
     DEFAULT_POLICY,
     Answer,
-    Engine,
     Handler,
     Members,
     check_policy_name,
     tag_mapping,
 )
 from envfs.errors import UnsupportedOperation, Validation
+from envfs.kms.engine import Engine
 from envfs.kms.model import ORIGIN_EXTERNAL, ORIGIN_KMS, SYMMETRIC_DEFAULT, Principal, RequestFacts
 
 
