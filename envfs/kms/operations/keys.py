@@ -41,7 +41,7 @@ from envfs.kms.operations.policies import KeyPolicyOperations, bypass_fact
 from envfs.kms.operations.tags import TagOperations, check_tags, recorded_tags, tag_facts
 from envfs.kms.paging import check_limit, cut, make_marker, read_marker
 from envfs.kms.policy.defaults import default_key_policy, service_managed_policy
-from envfs.kms.policy.parser import parse_key_policy
+from envfs.kms.policy.parser import parse_new_key_policy
 from envfs.kms.policy.request import ConditionValue, alias_fact
 from envfs.kms.schedule import DAY, DEFAULT_ROTATION_PERIOD, has_expired, permanent_material, with_due
 from envfs.kms.schema import BACKING_KEYS, KEYS, BackingKeyRow, KeyRow
@@ -128,7 +128,7 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
             _, found_usage = check_new_key(spec, usage, origin)
             check_tags(tags)
             text = default_key_policy(self._account) if policy is None else policy
-            parsed = parse_key_policy(text, self._account)
+            parsed = parse_new_key_policy(text, self._account)
             row = self._new_row(KeyManager.CUSTOMER, description, text, spec, found_usage, origin)
             key = self._catalogue.load(row)
             if policy is not None and not bypass_lockout_check:

@@ -15,7 +15,7 @@ from envfs.kms.operations.identity import IdentityOperations
 from envfs.kms.operations.on_key import OnKey
 from envfs.kms.policy.decision import Decision, Reason
 from envfs.kms.policy.evaluator import evaluate
-from envfs.kms.policy.parser import parse_key_policy
+from envfs.kms.policy.parser import parse_new_key_policy
 from envfs.kms.policy.request import ConditionValue
 from envfs.kms.policy.statement import Policy
 from envfs.kms.schema import KEYS
@@ -45,7 +45,7 @@ class KeyPolicyOperations(OnKey, IdentityOperations):
         extra = bypass_fact(bypass=bypass_lockout_check)
         parameters = {"bypassPolicyLockoutSafetyCheck": bypass_lockout_check}
         with self._on_key("PutKeyPolicy", principal, key_id, facts, parameters, extra, changes=True) as (call, key):
-            parsed = parse_key_policy(policy, self._account)
+            parsed = parse_new_key_policy(policy, self._account)
             if not bypass_lockout_check:
                 self._check_lockout(call, key, parsed)
             with self._change(call) as transaction:

@@ -17,7 +17,7 @@ from envfs.kms.policy.request import CannotEvaluate, ConditionValue, KeyFacts, R
 
 Getter: TypeAlias = Callable[[Request], ConditionValue | None]
 
-_CONTEXT_PREFIX: Final = "kms:encryptioncontext:"
+CONTEXT_PREFIX: Final = "kms:encryptioncontext:"
 _RESOURCE_TAG_PREFIX: Final = "aws:resourcetag/"
 _REQUEST_TAG_PREFIX: Final = "aws:requesttag/"
 _PRINCIPAL_TAG_PREFIX: Final = "aws:principaltag/"
@@ -125,7 +125,7 @@ _FROM_OPERATION_MULTI_VALUED: Final = ("kms:GrantOperations", "aws:TagKeys")
 
 # Those whose name goes on with the name of a pair.
 _PREFIXED: Final[dict[str, Callable[[str], Getter]]] = {
-    _CONTEXT_PREFIX: _encryption_context,
+    CONTEXT_PREFIX: _encryption_context,
     _RESOURCE_TAG_PREFIX: _resource_tag,
     _REQUEST_TAG_PREFIX: lambda name: _extra(_REQUEST_TAG_PREFIX + name),
     _PRINCIPAL_TAG_PREFIX: lambda _: _absent,

@@ -17,7 +17,7 @@ from envfs.kms.policy.request import CannotEvaluate, Request
 Clause: TypeAlias = Callable[[Request], bool]
 
 _ANY: Final = "foranyvalue:"
-_ALL: Final = "forallvalues:"
+FOR_ALL_VALUES: Final = "forallvalues:"
 _IF_EXISTS: Final = "ifexists"
 _BY_LOWER_NAME: Final = {name.lower(): operator for name, operator in OPERATORS.items()}
 
@@ -60,7 +60,7 @@ def _to_text(value: Any, what: str) -> str:
 
 def _compile_clause(operator: str, key: ConditionKey, values: Sequence[str], *, variables: bool) -> Clause:
     name = operator.lower()
-    quantifier = next((prefix for prefix in (_ANY, _ALL) if name.startswith(prefix)), "")
+    quantifier = next((prefix for prefix in (_ANY, FOR_ALL_VALUES) if name.startswith(prefix)), "")
     name = name[len(quantifier) :]
     if name == "null" and not quantifier:
         return _null(key.getter, values)
@@ -73,7 +73,7 @@ def _compile_clause(operator: str, key: ConditionKey, values: Sequence[str], *, 
             f"{key.name} has several values", hint=f"write ForAnyValue:{operator} or ForAllValues:{operator}"
         )
     test = found.compile(values, variables)
-    if quantifier == _ALL:
+    if quantifier == FOR_ALL_VALUES:
         return _for_all(key.getter, test, found)
     if quantifier == _ANY:
         return _for_any(key.getter, test, found, if_exists=if_exists)

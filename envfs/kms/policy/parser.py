@@ -14,7 +14,8 @@ from typing import Any, Final, NoReturn
 from envfs.errors import LimitExceeded, MalformedPolicy
 from envfs.kms.actions import PERMISSIONS, PREFIX
 from envfs.kms.arn import Account, is_principal_name
-from envfs.kms.policy.conditions import compile_conditions, to_values
+from envfs.kms.policy.condition_keys import CONTEXT_PREFIX
+from envfs.kms.policy.conditions import FOR_ALL_VALUES, compile_conditions, to_values
 from envfs.kms.policy.decision import StatementRef
 from envfs.kms.policy.statement import Policy, Principals, Statement
 from envfs.kms.policy.template import Matcher, Part, compile_pattern, parse_template, resolve_static
@@ -37,6 +38,26 @@ _PRINCIPAL_ARN: Final = re.compile(r"arn:([^:]*):iam::([0-9]{12}):(?:(root)|(?:u
 def parse_key_policy(text: str, account: Account) -> Policy:
     """The policy of a key. MalformedPolicy, or LimitExceeded beyond 32,768 bytes."""
     return _Parser(text, KEY_POLICY, account, identity=False).parse()
+
+
+def parse_new_key_policy(text: str, account: Account) -> Policy:
+    """As `parse_key_policy`, for a policy that is about to be put: MalformedPolicy also for what AWS KMS has come to
+    refuse, and keys of former releases may have.
+
+    https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-encryption-context
+    """
+    policy = parse_key_policy(text, account)
+    statements = json.loads(text)["Statement"]
+    for statement in statements if isinstance(statements, list) else [statements]:
+        for operator, keys in statement.get("Condition", {}).items():
+            is_for_all = operator.lower().startswith(FOR_ALL_VALUES)
+            if is_for_all and any(key.lower().startswith(CONTEXT_PREFIX) for key in keys):
+                raise MalformedPolicy(
+                    "OverlyPermissiveCondition: ForAllValues with kms:EncryptionContext:… also matches requests "
+                    "without that encryption context",
+                    hint="remove ForAllValues",
+                )
+    return policy
 
 
 @lru_cache(maxsize=256)

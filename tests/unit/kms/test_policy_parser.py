@@ -7,7 +7,13 @@ import pytest
 
 from envfs.errors import LimitExceeded, MalformedPolicy
 from envfs.kms.policy.defaults import default_key_policy, service_managed_policy
-from envfs.kms.policy.parser import MAX_POLICY_SIZE, named_users, parse_identity_policy, parse_key_policy
+from envfs.kms.policy.parser import (
+    MAX_POLICY_SIZE,
+    named_users,
+    parse_identity_policy,
+    parse_key_policy,
+    parse_new_key_policy,
+)
 from tests.unit.kms.kit import ACCOUNT, ALICE, BOB, policy, statement
 
 STATEMENT = statement("Allow", ALICE.arn, "kms:Decrypt")
@@ -191,3 +197,18 @@ def test_users_that_a_policy_names() -> None:
 def test_the_policies_that_nobody_wrote_are_valid() -> None:
     assert parse_key_policy(default_key_policy(ACCOUNT), ACCOUNT).about("kms:ScheduleKeyDeletion")[1]
     assert parse_key_policy(service_managed_policy(ACCOUNT), ACCOUNT).about("kms:ScheduleKeyDeletion") == ((), ())
+
+
+@pytest.mark.parametrize("operator", ["ForAllValues:StringEquals", "forallvalues:stringnotlike"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_condition_that_aws_calls_overly_permissive_cannot_be_put(operator: str, *, listed: bool) -> None:
+    made = statement("Allow", "*", "kms:*", Condition={operator: {"KMS:EncryptionContext:team": "a"}})
+    text = json.dumps({"Statement": [made] if listed else made})
+    parse_key_policy(text, ACCOUNT)  # a key of a former release may have it
+    with pytest.raises(MalformedPolicy, match="OverlyPermissiveCondition"):
+        parse_new_key_policy(text, ACCOUNT)
+
+
+def test_the_names_of_context_keys_can_be_limited() -> None:
+    made = statement("Allow", "*", "kms:*", Condition={"ForAllValues:StringEquals": {"kms:EncryptionContextKeys": "a"}})
+    parse_new_key_policy(policy(made), ACCOUNT)
