@@ -6,18 +6,17 @@ root's, the user's own, or that of the owner of the KMS's directory.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import TYPE_CHECKING
 
 from envfs.api.client import SocketClient
 from envfs.cli.backend import SOCKET_VARIABLE
 from envfs.errors import ConfigError
-from envfs.service import runtime
 from envfs.service.config import HOME_VARIABLE
+from envfs.service.kms_socket import find_sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -27,7 +26,7 @@ def connect(paths: Sequence[Path] | None, home: Path, why: str) -> tuple[Path, S
     """
     trusted = trusted_uids(home)
     tried = []
-    for path in sockets_of(home, trusted) if paths is None else paths:
+    for path in find_sockets(home) if paths is None else paths:
         try:
             return path, SocketClient(path, trusted)
         except OSError as error:
@@ -49,15 +48,3 @@ def trusted_uids(home: Path) -> frozenset[int]:
     except OSError:
         pass  # an unknown owner is nobody to believe
     return frozenset(uids)
-
-
-def sockets_of(home: Path, uids: Iterable[int]) -> list[Path]:
-    """Where servers of the KMS in `home` listen that belong to one of `uids`."""
-    digest = hashlib.sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:16]
-    found = []
-    for directory in dict.fromkeys(directory for uid in sorted(uids) for directory in runtime.candidates(uid)):
-        try:
-            found += sorted(directory.glob(f"kms-{digest}.*.sock"))
-        except OSError:
-            continue
-    return found

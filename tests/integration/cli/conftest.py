@@ -1,0 +1,76 @@
+"""A KMS of root's that serves, and users who reach it through its socket only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.users import TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.integration.command import Envfs
+    from tests.integration.users import UnixUser
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+class Served:
+    """Runs `envfs` as a user, against the KMS of root."""
+
+    def __init__(self, envfs: Envfs, home: Path) -> None:
+        self._envfs = envfs
+        self.home = home
+
+    def __call__(self, user: UnixUser | None, line: str, *more: str, **options: Any) -> Answer:
+        done = self._envfs(*line.split(), *more, user=user, home=self.home, check=False, **options)
+        assert "Traceback" not in done.stderr
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def serving(envfs: Envfs, kms_home: Path) -> Iterator[Path]:
+    """`envfs kms serve` of the KMS in `kms_home`: its socket."""
+    envfs("kms", "init")
+    environment = os.environ | {"ENVFS_HOME": str(kms_home), "PYTHONUNBUFFERED": "1"}
+    command = [*envfs.argv, "kms", "serve", "--json"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            lines = []
+            while (line := process.stdout.readline()) and line != "}\n":
+                lines.append(line)
+            yield kms_home.parent / json.loads("".join([*lines, "}"]))["socket"]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(TIMEOUT)
+
+
+@pytest.fixture
+def served(
+    request: pytest.FixtureRequest, envfs: Envfs, kms_home: Path, unix_users: Callable[..., list[UnixUser]]
+) -> Served:
+    """The KMS of root behind `envfs kms serve`, or behind a mount where a test is parametrised so."""
+    if getattr(request, "param", "serve") == "serve":
+        request.getfixturevalue("serving")
+    else:
+        request.getfixturevalue("mounted")()
+    return Served(envfs, kms_home)
