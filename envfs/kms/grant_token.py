@@ -1,4 +1,4 @@
-"""Grant tokens: the proof that CreateGrant gave the caller this grant (FORMAT.md 9.6).
+"""Grant tokens: the proof that CreateGrant gave the caller this grant (FORMAT.md 9.7).
 
 Stateless: what a token says stands in it, under a MAC. Two tokens of one grant differ, and are worth the same.
 """
