@@ -84,22 +84,13 @@ def _set_owner_and_mode(state: VolumeState, node: Node, change: Change) -> None:
         if change.uid is not None or change.gid is not None:
             uid = -1 if change.uid is None else change.uid
             gid = -1 if change.gid is None else change.gid
-            if node.is_symlink:
-                _chown_symlink(state, node, uid, gid)
-            else:
-                os.chown(proc_path(fd), uid, gid)
+            os.chown(proc_path(fd), uid, gid)  # of a symlink itself: /proc leads to it, and no further
         if change.mode is not None:
             os.chmod(proc_path(fd), change.mode & 0o7777)
             if node.is_directory:
                 state.nodes.reopen_directory(node)
     finally:
         os.close(fd)
-
-
-def _chown_symlink(state: VolumeState, node: Node, uid: int, gid: int) -> None:
-    if node.parent is None or not node.located:
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-    os.chown(node.lower_name, uid, gid, dir_fd=state.directory_fd(node.parent), follow_symlinks=False)
 
 
 def _set_times(state: VolumeState, node: Node, change: Change) -> None:

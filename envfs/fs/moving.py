@@ -106,10 +106,10 @@ class Mover:
         self._relocate(source, parent, name, cipher)
         self._remember(source)
         remove_name_file(source.dir_fd, source.cipher.lower)
-        if target_link_file is not None:
-            lower.unlink_if_there(dir_fd, target_link_file)
+        if target is not None and target_link_file is not None:
+            self._symlinks.remove_link_file(dir_fd, target_link_file, target.found)
         if link_file is not None and source.dir_fd != dir_fd:
-            lower.unlink_if_there(source.dir_fd, link_file)
+            self._symlinks.remove_link_file(source.dir_fd, link_file, source.found)
 
     def _check_target(self, source: _Entry, target: _Entry | None) -> bool:
         """POSIX's rules for an existing target; whether it is an empty directory that the source replaces."""
@@ -172,9 +172,9 @@ class Mover:
         self._remember(second)
         if first.dir_fd != second.dir_fd:
             if first_link_file is not None:
-                lower.unlink_if_there(first.dir_fd, first_link_file)
+                self._symlinks.remove_link_file(first.dir_fd, first_link_file, first.found)
             if second_link_file is not None:
-                lower.unlink_if_there(second.dir_fd, second_link_file)
+                self._symlinks.remove_link_file(second.dir_fd, second_link_file, second.found)
 
     # Places
 
@@ -252,11 +252,13 @@ class Mover:
             os.link(lower.proc_path(held), cipher.lower, dst_dir_fd=dir_fd, follow_symlinks=True)
         else:
             old_name = source.cipher.lower
-            if node.is_symlink and self._symlinks.link_file(source.dir_fd, old_name, source.found.st_size):
-                raise PermissionError(errno.EPERM, "a symlink with so long a target can have one name only")
             write_name_file(dir_fd, cipher, state.unsynced)
             if source.found.st_nlink == 1:
                 self._record_place(source, ANYWHERE, dir_fd)
+            elif node.is_symlink and dir_fd != source.dir_fd:
+                link_file = self._symlinks.link_file(source.dir_fd, old_name, source.found.st_size)
+                if link_file is not None:
+                    self._symlinks.copy_link_file(source.dir_fd, link_file, dir_fd)
             os.link(old_name, cipher.lower, src_dir_fd=source.dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
         if node.is_regular:
             state.unsynced.add(dir_fd, cipher.lower)

@@ -17,7 +17,7 @@ from typing import Final
 
 from envfs.format.names import RESERVED_PREFIX
 from envfs.fs import lower
-from envfs.fs.lower import OPEN_DIRECTORY, OPEN_PATH, OPEN_WRITE
+from envfs.fs.lower import OPEN_DIRECTORY, OPEN_PATH, OPEN_READ, OPEN_WRITE
 
 log = logging.getLogger("envfs.fs")
 
@@ -31,6 +31,11 @@ _NEEDED: Final = {stat_module.S_IFREG: 0o600, stat_module.S_IFDIR: 0o700}
 def open_writable(root_fd: int, directory: bytes, dir_fd: int, name: bytes) -> int:
     """A descriptor that reads and writes the lower file `name` in `dir_fd`, whose path from the root is `directory`."""
     return _open(root_fd, directory, dir_fd, name, OPEN_WRITE)
+
+
+def open_readable(root_fd: int, directory: bytes, dir_fd: int, name: bytes) -> int:
+    """A descriptor that reads the lower file `name` in `dir_fd`, whose path from the root is `directory`."""
+    return _open(root_fd, directory, dir_fd, name, OPEN_READ)
 
 
 def open_directory(root_fd: int, directory: bytes, dir_fd: int, name: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 
@@ -50,6 +51,8 @@ class Symlinks:
         """(payload, text) of a lower symlink."""
         text = os.fsencode(os.readlink(lower_name, dir_fd=dir_fd))
         if is_link_file(text):
+            if not lower_name:  # found by its inode alone, and so in no directory where its link file would be
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             try:
                 return parse_link_file(text, lower.read_small_file(dir_fd, text, _LARGEST_LINK_FILE)), text
             except FileNotFoundError:
@@ -59,6 +62,13 @@ class Symlinks:
     def target(self, dir_fd: int, lower_name: bytes, where: Where) -> bytes:
         """The plain target. Raises IntegrityError for damage or a wrong place."""
         return self._cipher.open(self._payload(dir_fd, lower_name)[0], where)
+
+    @staticmethod
+    def size_without_name(text_length: int) -> int:
+        """The same where no name is known. OSError(ESTALE) makes the kernel look up another one."""
+        if text_length == _LINK_FILE_NAME_LENGTH:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return plain_length(text_length)
 
     def target_size(self, dir_fd: int, lower_name: bytes, text_length: int) -> int:
         """st_size of the symlink, from the length of its text."""
@@ -71,6 +81,18 @@ class Symlinks:
             return max(0, os.stat(text, dir_fd=dir_fd, follow_symlinks=False).st_size - PAYLOAD_OVERHEAD)
         except FileNotFoundError:
             return 0
+
+    def copy_link_file(self, dir_fd: int, text: bytes, new_dir_fd: int) -> None:
+        """Before a symlink that belongs anywhere gets a name in another directory: its link file must be there, too."""
+        self._store(new_dir_fd, parse_link_file(text, lower.read_small_file(dir_fd, text, _LARGEST_LINK_FILE)))
+
+    def remove_link_file(self, dir_fd: int, text: bytes, found: os.stat_result) -> None:
+        """After a name of the symlink `found` has gone from a directory, unless it has another one in there."""
+        if found.st_nlink > 1:
+            with os.scandir(dir_fd) as entries:
+                if any(entry.inode() == found.st_ino for entry in entries):
+                    return
+        lower.unlink_if_there(dir_fd, text)
 
     def link_file(self, dir_fd: int, lower_name: bytes, text_length: int) -> bytes | None:
         """The name of the symlink's link file, if it has one."""
@@ -90,7 +112,11 @@ class Symlinks:
         payload, text = self._payload(dir_fd, lower_name)
         self._cipher.open(payload, old)
         if self._is_anywhere(payload):
-            return None, None
+            if not is_link_file(text):
+                return None, None
+            if new_dir_fd != dir_fd:
+                self._store(new_dir_fd, payload)
+            return None, text
         payload = self._cipher.retag(payload, new, old)
         if is_link_file(text):
             self._store(new_dir_fd, payload)

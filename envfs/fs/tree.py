@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from envfs.format.names import CipherName
 from envfs.format.place import ANYWHERE
-from envfs.format.symlink import plain_length
 from envfs.fs import lower
 from envfs.fs.attributes import close_handle
 from envfs.fs.content import Content
@@ -93,7 +92,7 @@ class Tree:
             return size
         if node.is_symlink:
             if node.parent is None or not node.located:
-                return plain_length(found.st_size)
+                return self._symlinks.size_without_name(found.st_size)
             dir_fd = self._nodes.directory_fd(node.parent)
             return self._symlinks.target_size(dir_fd, node.lower_name, found.st_size)
         return found.st_size
@@ -273,7 +272,7 @@ class Tree:
             self._nodes.unlocate(node, parent, cipher.lower)
         remove_name_file(dir_fd, cipher.lower)
         if link_file is not None:
-            lower.unlink_if_there(dir_fd, link_file)
+            self._symlinks.remove_link_file(dir_fd, link_file, found)
 
     def rmdir(self, parent_id: int, name: bytes) -> None:
         """Remove an empty directory: renamed away first, so that none is ever seen without its directory file."""

@@ -12,12 +12,12 @@ import os
 from envfs.errors import FormatError
 from envfs.format.geometry import HEADER_SIZE
 from envfs.format.header import parse_header_area
-from envfs.format.xattr import PASSED_THROUGH
+from envfs.format.xattr import LONG_PREFIX, LOWER_PREFIX, PASSED_THROUGH
 from envfs.fs.lower import OPEN_PATH, OPEN_READ, proc_path
 from envfs.fs.nodes import Node
+from envfs.fs.raised_mode import open_readable
 from envfs.fs.state import VolumeState
 
-_LOWER_NAME_MAX = 255
 # Labels are the mount's, not a file's, as SELinux has it for FUSE. A plain "not supported" spares `ls -l` a question
 # for each file.
 SELINUX = b"security.selinux"
@@ -73,13 +73,13 @@ class Xattrs:
         try:
             path = proc_path(fd)
             found = [os.fsencode(lower_name) for lower_name in os.listxattr(path)]
+            plain = [name for name in found if name in PASSED_THROUGH] if self._state.options.acl else []
+            if any(name.startswith(LOWER_PREFIX) for name in found):
+                object_id = self._object_id(node)
+                opened = (self._plain_name(path, object_id, name) for name in found)
+                plain += [name for name in opened if name is not None]
         finally:
             os.close(fd)
-        plain = [name for name in found if name in PASSED_THROUGH] if self._state.options.acl else []
-        if len(found) > len(plain):
-            object_id = self._object_id(node)
-            opened = (self._cipher.open_name(object_id, name) for name in found)
-            plain += [name for name in opened if name is not None]
         return plain
 
     def remove(self, node: Node, name: bytes) -> None:
@@ -99,7 +99,7 @@ class Xattrs:
     def _sealed_names(self, path: str) -> bool:
         """Whether the lower file has attributes of ours at all."""
         try:
-            return any(name.startswith("user.envfs.") for name in os.listxattr(path))
+            return any(os.fsencode(name).startswith(LOWER_PREFIX) for name in os.listxattr(path))
         except OSError as error:
             if error.errno in {errno.EOPNOTSUPP, errno.EPERM, errno.EACCES}:
                 return False
@@ -120,7 +120,9 @@ class Xattrs:
             if not node.placed:
                 self._state.opener.check_place(node, content.place, content.slot.file_id)
             return content.slot.file_id
-        fd = self._state.nodes.open(node, OPEN_READ)
+        if node.placed and node.object_id is not None:
+            return node.object_id  # it was read from the header of this inode, which was at its place
+        fd = self._open_readable(node)
         try:
             area = parse_header_area(os.pread(fd, HEADER_SIZE, 0))
         finally:
@@ -131,14 +133,33 @@ class Xattrs:
         self._state.opener.check_place(node, area.place_raw, area.file_id)
         return area.file_id
 
+    def _open_readable(self, node: Node) -> int:
+        """A descriptor that reads the header, even of a file that its owner may write and not read."""
+        state = self._state
+        if node.pin >= 0 or node.parent is None or not node.located or state.options.read_only:
+            return state.nodes.open(node, OPEN_READ)
+        parent = node.parent
+        root_fd = state.nodes.root.directory_fd
+        fd = open_readable(root_fd, parent.lower_path(), state.directory_fd(parent), node.lower_name)
+        state.nodes.check_same(node, fd)
+        return fd
+
     def _lower_name(self, object_id: bytes, name: bytes) -> bytes:
         try:
-            lower_name = self._cipher.name(object_id, name)
+            return self._cipher.name(object_id, name)
         except FormatError:
             raise OSError(errno.ERANGE, os.strerror(errno.ERANGE)) from None
-        if len(lower_name) > _LOWER_NAME_MAX:
-            raise OSError(errno.ERANGE, "an attribute name of more than 167 bytes does not fit when sealed")
-        return lower_name
+
+    def _plain_name(self, path: str, object_id: bytes, lower_name: bytes) -> bytes | None:
+        """The name of a lower attribute; None if it is none of ours, or has just gone."""
+        if not lower_name.startswith(LONG_PREFIX):
+            return self._cipher.open_name(object_id, lower_name)
+        try:
+            return self._cipher.open_long_name(object_id, lower_name, os.getxattr(path, lower_name))
+        except OSError as error:
+            if error.errno in {errno.ENODATA, errno.EACCES}:
+                return None  # whoever may not read the file may not read this name, either
+            raise
 
     def _open(self, node: Node) -> int:
         """A descriptor of the node, to be closed; its /proc path is what the attribute calls can use."""

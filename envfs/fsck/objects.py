@@ -8,6 +8,7 @@ from envfs.errors import EnvfsError, IntegrityError
 from envfs.format.place import Where
 from envfs.format.symlink import is_link_file, parse_link_file, parse_text
 from envfs.format.volume_keys import VolumeKeys
+from envfs.format.xattr import LONG_PREFIX
 from envfs.fs import lower
 from envfs.fsck.findings import Finding, Problem, Spot, describe
 
@@ -39,7 +40,11 @@ def check_xattrs(keys: VolumeKeys, fd: int, object_id: bytes, spot: Spot, found:
         return  # the lower filesystem has none
     for lower_name in names:
         try:
-            name = keys.xattrs.open_name(object_id, lower_name)
+            if lower_name.startswith(LONG_PREFIX):
+                stored = os.getxattr(path, lower_name)
+                name = keys.xattrs.open_long_name(object_id, lower_name, stored)
+            else:
+                name = keys.xattrs.open_name(object_id, lower_name)
             if name is not None:
                 keys.xattrs.open(object_id, name, os.getxattr(path, lower_name))
         except (EnvfsError, OSError) as error:

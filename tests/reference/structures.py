@@ -346,7 +346,17 @@ def open_xattr(volume_key: bytes, object_id: bytes, lower_name: bytes, value: by
     if not lower_name.startswith(b"user.envfs."):
         return None
     try:
-        name = siv_open(key, [object_id, b"name"], unbase64url(lower_name[11:]))
+        if lower_name.startswith(b"user.envfs.long."):
+            end = 2 + int.from_bytes(value[:2], "big")
+            need(len(value) >= max(2, end), Truncated("attribute"))
+            sealed_name, value = value[2:end], value[end:]
+            text = base64url(sealed_name)
+            need(len(text) > 255 - 11, FormatError("not long"))
+            need(lower_name[16:] == base64url(hashlib.sha256(text).digest()), IntegrityError("another name"))
+        else:
+            sealed_name = unbase64url(lower_name[11:])
+            need(len(lower_name) <= 255, FormatError("too long"))
+        name = siv_open(key, [object_id, b"name"], sealed_name)
     except Failure:
         return None
     if not 1 <= len(name) <= 255 or b"\0" in name:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from envfs.crypto.b64 import encode_bytes
 from envfs.crypto.kdf import Label, derive
 from envfs.crypto.secret import Secret
@@ -188,7 +190,12 @@ def _xattr() -> VectorFile:
     name = b"user.comment"
     lower, sealed = lower_name(OBJECT, name), seal(OBJECT, name, b"value")
     other = lower_name(OBJECT, b"user.other")
+    longest, long = b"user." + b"n" * 162, b"user." + b"n" * 250
+    shortest_long = longest + b"n"
+    lower_long, sealed_long = lower_name(OBJECT, long), seal(OBJECT, long, b"value")
     siv = Siv(derive(VOLUME_KEY, Label.XATTR, length=64))
+    sealed_short = siv.encrypt(name, OBJECT, b"name")
+    by_hash = b"user.envfs.long." + encode_bytes(hashlib.sha256(encode_bytes(sealed_short)).digest())
     no_name = b"user.envfs." + encode_bytes(siv.encrypt(b"", OBJECT, b"name"))
     foreign: Given = {"foreign": True}
     cases = [
@@ -204,6 +211,25 @@ def _xattr() -> VectorFile:
         gives("not base64url", given(b"user.envfs.*", sealed), foreign),
         gives("prefix alone", given(b"user.envfs.", sealed), foreign),
         gives("authentic, but no name", given(no_name, seal(OBJECT, b"", b"v")), foreign),
+        gives(
+            "longest name that fits",
+            given(lower_name(OBJECT, longest), seal(OBJECT, longest, b"v")),
+            {"name": longest.hex(), "value": b"v".hex()},
+        ),
+        gives(
+            "shortest name stored by hash",
+            given(lower_name(OBJECT, shortest_long), seal(OBJECT, shortest_long, b"")),
+            {"name": shortest_long.hex(), "value": ""},
+        ),
+        gives("long name", given(lower_long, sealed_long), {"name": long.hex(), "value": b"value".hex()}),
+        gives("long name, another object's", given(lower_long, sealed_long, PARENT), foreign),
+        gives("long name, another hash", given(lower_name(OBJECT, shortest_long), sealed_long), foreign),
+        gives("long name, its length cut off", given(lower_long, sealed_long[:1]), foreign),
+        gives("long name, cut off", given(lower_long, sealed_long[:100]), foreign),
+        gives("long name, damaged", given(lower_long, flip(sealed_long, 20)), foreign),
+        gives("short name stored by hash", given(by_hash, b"\0\x1c" + sealed_short + sealed), foreign),
+        fails("long name, value changed", INTEGRITY_ERROR, given(lower_long, flip(sealed_long, -1))),
+        fails("long name, no value", INTEGRITY_ERROR, given(lower_long, sealed_long[: 2 + 16 + 255])),
         fails("value of another attribute", INTEGRITY_ERROR, given(other, sealed)),
         fails("value changed", INTEGRITY_ERROR, given(lower, flip(sealed, -1))),
         fails("value shorter than a SIV", INTEGRITY_ERROR, given(lower, sealed[:15])),

@@ -22,6 +22,7 @@ from envfs.format.geometry import Geometry
 from envfs.format.place import Kind, Where
 from envfs.format.volume import VolumeFile
 from envfs.format.volume_keys import VolumeKeys
+from envfs.format.xattr import LONG_PREFIX
 from envfs.kms.keyring import Keyring
 from envfs.kms.schema import ALL_TABLES, SEALED_TABLES, SETS, BackingKeyRow, Table
 from envfs.kms.sealed_store import SealedStore
@@ -168,7 +169,8 @@ def _xattr(given: Case) -> Case:
         given["lower_name"].encode(),
         to_bytes(given["lower_value"]),
     )
-    name = cipher.open_name(object_id, lower)
+    is_long = lower.startswith(LONG_PREFIX)
+    name = cipher.open_long_name(object_id, lower, sealed) if is_long else cipher.open_name(object_id, lower)
     if name is None:
         return {"foreign": True}
     value = cipher.open(object_id, name, sealed)

@@ -74,4 +74,4 @@ def test_a_file_that_was_unlinked_while_open_is_gone_after_a_kill(mounted: Calla
     mount.mount()
     assert os.listdir(mount.path) == []
     mount.umount()
-    assert set(os.listdir(mount.lower)) == {"envfs.dir", "envfs.volume", "envfs.volume.backup"}
+    assert set(os.listdir(mount.lower)) == {"envfs.dir", "envfs.volume", "envfs.volume.backup", "envfs.undo"}

@@ -70,7 +70,10 @@ def use_file_of_mode(top: Path, mode: int) -> None:
     os.link(top / "d" / "g", second)
     os.utime(second, ns=(1, 2))
     assert stat.S_IMODE(second.stat().st_mode) == mode
+    assert os.listxattr(second) == []
     if mode & 0o200:
+        os.setxattr(second, "user.comment", b"by who may write and not read")
+        assert os.listxattr(second) == ["user.comment"]
         fd = os.open(second, os.O_WRONLY | os.O_APPEND)
         os.write(fd, b" and more")
         os.close(fd)
@@ -85,6 +88,8 @@ def use_file_of_mode(top: Path, mode: int) -> None:
 def look_at_file_of_mode(top: Path) -> None:
     third = (top / "second").rename(top / "third")
     third.chmod(0o600)
+    for name in os.listxattr(third):
+        assert os.getxattr(third, name) == b"by who may write and not read"
     assert (top / "d" / "g").read_bytes() == b"content"
     shutil.rmtree(top)
 
@@ -133,6 +138,7 @@ def test_read_only_trees_can_be_made_and_removed(hers: tuple[UnixUser, Mount], r
         "envfs.dir",
         "envfs.volume",
         "envfs.volume.backup",
+        "envfs.undo",
     }
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from envfs.errors import FormatError, IntegrityError
-from envfs.format.xattr import VALUE_OVERHEAD, XattrCipher
+from envfs.errors import FormatError, IntegrityError, Truncated
+from envfs.format.xattr import LONG_PREFIX, VALUE_OVERHEAD, XattrCipher
 
 CIPHER = XattrCipher(bytes(range(64)))
 OBJECT = b"o" * 16
@@ -19,7 +19,23 @@ def test_round_trip(value: bytes) -> None:
 
 def test_the_longest_name_that_fits_has_167_bytes() -> None:
     assert len(CIPHER.name(OBJECT, b"n" * 167)) == 255
-    assert len(CIPHER.name(OBJECT, b"n" * 168)) > 255
+    assert CIPHER.name(OBJECT, b"n" * 168).startswith(LONG_PREFIX)
+
+
+@pytest.mark.parametrize("length", [168, 255])
+@pytest.mark.parametrize("value", [b"", b"v" * 1000])
+def test_a_longer_name_stands_with_the_value(length: int, value: bytes) -> None:
+    name = b"n" * length
+    lower, stored = CIPHER.name(OBJECT, name), CIPHER.seal(OBJECT, name, value)
+    assert len(lower) <= 255
+    assert CIPHER.open_name(OBJECT, lower) is None
+    assert CIPHER.open_long_name(OBJECT, lower, stored) == name
+    assert CIPHER.open(OBJECT, name, stored) == value
+    assert CIPHER.open_long_name(b"x" * 16, lower, stored) is None
+    with pytest.raises(IntegrityError):
+        CIPHER.open(OBJECT, b"m" * length, stored)
+    with pytest.raises(Truncated):
+        CIPHER.open(OBJECT, name, stored[:length])
 
 
 def test_names_and_values_belong_to_their_object_and_to_each_other() -> None:

@@ -98,10 +98,48 @@ def test_exchanging(lab: Lab, lengths: tuple[int, int], second: bytes) -> None:
         assert found == sum(length > LONGEST_DIRECT for length in lengths)
 
 
-def test_a_symlink_with_a_long_target_has_one_name(fs: Session) -> None:
+@pytest.mark.parametrize("second", [b"m", b"d/m"])
+@pytest.mark.parametrize("gone", [b"l", b"second"])
+@pytest.mark.parametrize("how", ["unlink", "rename over", "rename away"])
+def test_a_symlink_with_a_long_target_has_several_names(lab: Lab, second: bytes, gone: bytes, how: str) -> None:
+    fs = lab.mount()
+    for name in (b"d", b"e"):
+        fs.mkdir(name)
     fs.symlink(b"l", target_of(4095))
-    with pytest.raises(PermissionError):
-        fs.link(b"l", b"m")
+    fs.link(b"l", second)
+    fs.link(second, b"d/third")
+    fs = lab.mount()
+    names = {b"l", second, b"d/third"}
+    assert {fs.readlink(name) for name in names} == {target_of(4095)}
+    gone = second if gone == b"second" else gone
+    names.remove(gone)
+    if how == "unlink":
+        fs.unlink(gone)
+    elif how == "rename over":
+        fs.write(b"file", b"1")
+        fs.rename(b"file", gone)
+    else:
+        fs.rename(gone, b"e/n")
+        names.add(b"e/n")
+    for _ in range(2):
+        assert {fs.readlink(name) for name in names} == {target_of(4095)}
+        assert {fs.size(name) for name in names} == {4095}
+        fs = lab.mount()
+    for name in names:
+        fs.unlink(name)
+    assert not link_files(lab.lower) + link_files(fs.lower(b"d")) + link_files(fs.lower(b"e"))
+
+
+def test_a_symlink_with_a_long_target_of_which_only_another_name_is_known(lab: Lab) -> None:
+    """The kernel is told to look again, and finds the other name."""
+    fs = lab.mount()
+    fs.symlink(b"l", target_of(4095))
+    fs.link(b"l", b"m")
+    node = fs.node(b"m")
+    fs.unlink(b"m")
+    with pytest.raises(OSError, match="Stale"):
+        fs.fs.tree.readlink(node)
+    assert fs.node(b"l") is node
     assert fs.readlink(b"l") == target_of(4095)
 
 
