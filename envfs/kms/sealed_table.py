@@ -98,10 +98,14 @@ class SealedTable(Generic[Row]):
 
     def _read(self, leaf: int) -> list[Row]:
         """All rows of a leaf."""
+        return [row for row, _ in self._read_with_macs(leaf)]
+
+    def _read_with_macs(self, leaf: int) -> list[tuple[Row, bytes]]:
         raws = self._store.select(self.table, {"leaf": leaf})
         rows = [self.open_row(raw) for raw in raws]
-        self._check(leaf, [seal_of(raw)[0] for raw in raws], self._expected(leaf))
-        return rows
+        macs = [seal_of(raw)[0] for raw in raws]
+        self._check(leaf, macs, self._expected(leaf))
+        return list(zip(rows, macs, strict=True))
 
     def _read_all(self) -> list[Row]:
         raws = self._store.select(self.table, {})
@@ -229,8 +233,7 @@ class SealedTable(Generic[Row]):
         first.
         """
         if leaf not in self._pending:
-            rows = self._read(leaf)
-            self._pending[leaf] = {self._key(row): self._mac.tag(row_fields(self.table, row)) for row in rows}
+            self._pending[leaf] = {self._key(row): tag for row, tag in self._read_with_macs(leaf)}
         self.is_changed = True
         self._sorted = None
         return self._pending[leaf]
