@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from envfs.crypto.kdf import Label, derive
 from envfs.crypto.mac import Mac, mac
 from envfs.crypto.secret import Secret
-from envfs.errors import FormatError, IntegrityError
+from envfs.errors import FormatError, IntegrityError, InvalidImportToken
 from envfs.kms.material.generate import PrivateKey
 from envfs.kms.material.keys import load_private_key
+from envfs.kms.material.token import SALT_SIZE as TOKEN_SALT_SIZE
 from envfs.kms.material.token import ImportToken, open_token, seal_token
 from envfs.kms.schema import AccessKeyRow, BackingKeyRow, encode_fields
 
@@ -119,11 +120,17 @@ class Keyring:
 
     def seal_import_token(self, token: ImportToken) -> bytes:
         """The token as a caller gets it; nobody else can open it."""
-        return seal_token(self._root_key, self._store_id, token)
+        # The salt is drawn here, for this token alone: that is what keeps its key from being used twice.
+        return seal_token(self._root_key, self._store_id, token, os.urandom(TOKEN_SALT_SIZE))
 
     def open_import_token(self, raw: bytes) -> ImportToken:
         """InvalidImportToken unless this KMS sealed it. The caller looks at its time and wipes its key."""
-        return open_token(self._root_key, self._store_id, raw)
+        try:
+            return open_token(self._root_key, self._store_id, raw)
+        except (FormatError, IntegrityError):
+            raise InvalidImportToken(
+                "the import token is none of this KMS", hint="get one, with its public key, from GetParametersForImport"
+            ) from None
 
     def wrap_access_key(self, access_key_id: str, uid: int, user: str, secret: Secret) -> bytes:
         """The secret of an access key, wrapped: 32 bytes of salt and the ciphertext (FORMAT.md 9.4)."""

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from tests.reference.structures import (
     FormatError,
     IntegrityError,
+    Truncated,
     UnsupportedVersion,
     derive,
     mac,
@@ -57,6 +58,34 @@ def fields(*values: Any) -> bytes:
         raw = value.encode() if isinstance(value, str) else bytes(value)
         encoded += (b"T" if isinstance(value, str) else b"B") + struct.pack(">I", len(raw)) + raw
     return encoded
+
+
+WRAPPING_ALGORITHMS = (
+    "RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "RSA_AES_KEY_WRAP_SHA_1", "RSA_AES_KEY_WRAP_SHA_256",
+)  # fmt: skip
+WRAPPING_KEY_SPECS = ("RSA_2048", "RSA_3072", "RSA_4096")
+
+
+def open_import_token(root_key: bytes, store_id: bytes, raw: bytes) -> dict[str, Any]:
+    """Section 9.6."""
+    need(len(raw) >= 3, Truncated())
+    need(raw[:2] == b"EI", FormatError())
+    need(raw[2] == 1, UnsupportedVersion())
+    need(len(raw) > 61 + 16, Truncated())
+    need(len(raw) <= 6144, FormatError())
+    need(1 <= raw[3] <= 4 and 1 <= raw[4] <= 3, FormatError())
+    cipher = AESGCM(derive(root_key, "import token", raw[29:61], 32))
+    try:
+        plain = cipher.decrypt(bytes(12), raw[61:], fields("import token", store_id, raw[:61]))
+    except InvalidTag:
+        raise IntegrityError from None
+    return {
+        "algorithm": WRAPPING_ALGORITHMS[raw[3] - 1],
+        "wrapping_key_spec": WRAPPING_KEY_SPECS[raw[4] - 1],
+        "key_id": raw[5:21].hex(),
+        "valid_to": int.from_bytes(raw[21:29], "big"),
+        "wrapping_key": plain.hex(),
+    }
 
 
 def leaf_number(table: str, group: Any) -> int:

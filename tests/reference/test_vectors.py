@@ -178,6 +178,10 @@ def _backing_key(given: Case) -> Case:
     return {"material": material.hex(), "material_id": kms.material_id(root_key, store_id, key_id, material).hex()}
 
 
+def _import_token(given: Case) -> Case:
+    return kms.open_import_token(to_bytes(given["root_key"]), to_bytes(given["store_id"]), to_bytes(given["raw"]))
+
+
 DECODERS: dict[str, Decoder] = {
     "backing_key": _backing_key,
     "base64url": _base64url,
@@ -187,6 +191,7 @@ DECODERS: dict[str, Decoder] = {
     "derive": _derive,
     "directory_file": _directory_file,
     "header_area": _header_area,
+    "import_token": _import_token,
     "link_file": _link_file,
     "name": _name,
     "name_file": _name_file,

@@ -1,10 +1,12 @@
-"""Vectors of section 9: ciphertext blobs."""
+"""Vectors of section 9: ciphertext blobs and import tokens."""
 
 from __future__ import annotations
 
 from envfs.crypto.kdf import Label, derive
+from envfs.crypto.secret import Secret
 from envfs.format.blob import seal_blob
 from envfs.format.context import encode_context
+from envfs.kms.material.token import ImportToken, seal_token
 from tests.vectors.material import (
     FORMAT_ERROR,
     INTEGRITY_ERROR,
@@ -86,5 +88,66 @@ def _mislabelled() -> bytes:
     return derive(BACKING_KEY, Label.BACKING_KEY, SALT)
 
 
+ROOT_KEY, STORE_ID = fixed("root key"), identifier("store id")
+WRAPPING_KEY = fixed("wrapping key", 1217)
+
+
+def _token(algorithm: str, spec: str) -> bytes:
+    token = ImportToken(KEY_ID, algorithm, spec, 1_700_000_000, Secret(WRAPPING_KEY))
+    return seal_token(ROOT_KEY, STORE_ID, token, SALT)
+
+
+def _given_token(raw: bytes, root_key: bytes = ROOT_KEY, store_id: bytes = STORE_ID) -> Given:
+    return {"root_key": root_key.hex(), "store_id": store_id.hex(), "raw": raw.hex()}
+
+
+def _import_token() -> VectorFile:
+    good = (
+        ("RSAES_OAEP_SHA_1", "RSA_2048"),
+        ("RSAES_OAEP_SHA_256", "RSA_3072"),
+        ("RSA_AES_KEY_WRAP_SHA_1", "RSA_4096"),
+        ("RSA_AES_KEY_WRAP_SHA_256", "RSA_2048"),
+    )
+    cases = []
+    for algorithm, spec in good:
+        result = {
+            "algorithm": algorithm,
+            "wrapping_key_spec": spec,
+            "key_id": KEY_ID.hex(),
+            "valid_to": 1_700_000_000,
+            "wrapping_key": WRAPPING_KEY.hex(),
+        }
+        cases.append(gives(f"{algorithm}, {spec}", _given_token(_token(algorithm, spec)), result))
+    raw = _token(*good[1])
+    refused = {
+        "nothing": (TRUNCATED, b""),
+        "two bytes": (TRUNCATED, raw[:2]),
+        "header alone": (TRUNCATED, raw[:61]),
+        "no private key": (TRUNCATED, raw[:77]),
+        "more than 6,144 bytes": (FORMAT_ERROR, raw + bytes(6144)),
+        "another magic": (FORMAT_ERROR, patch(raw, 0, b"EK")),
+        "version 2": (UNSUPPORTED_VERSION, patch(raw, 2, b"\2")),
+        "wrapping algorithm 0": (FORMAT_ERROR, patch(raw, 3, b"\0")),
+        "wrapping algorithm 5": (FORMAT_ERROR, patch(raw, 3, b"\5")),
+        "wrapping key spec 0": (FORMAT_ERROR, patch(raw, 4, b"\0")),
+        "wrapping key spec 4": (FORMAT_ERROR, patch(raw, 4, b"\4")),
+        "wrapping algorithm changed": (INTEGRITY_ERROR, patch(raw, 3, b"\1")),
+        "wrapping key spec changed": (INTEGRITY_ERROR, patch(raw, 4, b"\1")),
+        "key id changed": (INTEGRITY_ERROR, flip(raw, 5)),
+        "end of validity changed": (INTEGRITY_ERROR, flip(raw, 28)),
+        "salt changed": (INTEGRITY_ERROR, flip(raw, 29)),
+        "private key changed": (INTEGRITY_ERROR, flip(raw, 61)),
+        "tag changed": (INTEGRITY_ERROR, flip(raw, -1)),
+        "one byte missing": (INTEGRITY_ERROR, raw[:-1]),
+        "one byte left over": (INTEGRITY_ERROR, raw + b"\0"),
+    }
+    cases += [fails(name, failure, _given_token(broken)) for name, (failure, broken) in refused.items()]
+    cases += [
+        fails("another root key", INTEGRITY_ERROR, _given_token(raw, root_key=fixed("another root key"))),
+        fails("another store", INTEGRITY_ERROR, _given_token(raw, store_id=identifier("another store id"))),
+    ]
+    return VectorFile("import_token", "9.6", "an import token under the root key of a store", cases)
+
+
 def vector_files() -> list[VectorFile]:
-    return [_blob()]
+    return [_blob(), _import_token()]

@@ -24,6 +24,7 @@ from envfs.format.volume import VolumeFile
 from envfs.format.volume_keys import VolumeKeys
 from envfs.format.xattr import LONG_PREFIX
 from envfs.kms.keyring import Keyring
+from envfs.kms.material.token import open_token, seal_token
 from envfs.kms.schema import ALL_TABLES, SEALED_TABLES, SETS, BackingKeyRow, Table
 from envfs.kms.sealed_store import SealedStore
 from envfs.kms.sqlite_store import SqliteStore
@@ -257,6 +258,19 @@ def _backing_key(given: Case) -> Case:
     return {"material": bytes(material.expose()).hex(), "material_id": material_id.hex()}
 
 
+def _import_token(given: Case) -> Case:
+    raw, store_id = to_bytes(given["raw"]), to_bytes(given["store_id"])
+    token = open_token(to_bytes(given["root_key"]), store_id, raw)
+    encodes_to(raw, seal_token, to_bytes(given["root_key"]), store_id, token, raw[29:61])
+    return {
+        "algorithm": token.algorithm,
+        "wrapping_key_spec": token.wrapping_key_spec,
+        "key_id": token.key_id.hex(),
+        "valid_to": token.valid_to,
+        "wrapping_key": token.wrapping_key.expose().hex(),
+    }
+
+
 DECODERS: dict[str, Decoder] = {
     "backing_key": _backing_key,
     "base64url": _base64url,
@@ -266,6 +280,7 @@ DECODERS: dict[str, Decoder] = {
     "derive": _derive,
     "directory_file": _directory_file,
     "header_area": _header_area,
+    "import_token": _import_token,
     "link_file": _link_file,
     "name": _name,
     "name_file": _name_file,
@@ -294,7 +309,7 @@ def test_every_failure_is_met_by_every_decoder_that_can_meet_it() -> None:
     for file in generate.all_files():
         failures[file.name] = {case["failure"] for case in file.cases if "failure" in case}
     every = {"Truncated", "UnsupportedVersion", "FormatError", "IntegrityError"}
-    for name in ("blob", "directory_file", "header_area", "place", "slot", "volume_file"):
+    for name in ("blob", "directory_file", "header_area", "import_token", "place", "slot", "volume_file"):
         assert failures[name] == every
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from envfs.crypto.aead import TAG_SIZE
 from envfs.crypto.kdf import Label, derive
 from envfs.crypto.secret import Secret
-from envfs.errors import InvalidImportToken
+from envfs.errors import FormatError, IntegrityError, Truncated, UnsupportedVersion
 from envfs.kms.material.wrapping import WRAPPING_ALGORITHMS, WRAPPING_KEY_SPECS
 from envfs.kms.schema import encode_fields
 
@@ -40,9 +39,10 @@ class ImportToken:
     wrapping_key: Secret
 
 
-def seal_token(root_key: Secret, store_id: bytes, token: ImportToken) -> bytes:
-    """The token as its caller gets it."""
-    salt = os.urandom(SALT_SIZE)
+def seal_token(root_key: Secret | bytes, store_id: bytes, token: ImportToken, salt: bytes) -> bytes:
+    """The token as its caller gets it. `salt` is 32 fresh random bytes for every call: the key depends on it and serves
+    this one encryption.
+    """
     algorithm = WRAPPING_ALGORITHMS.index(token.algorithm) + 1
     spec = WRAPPING_KEY_SPECS.index(token.wrapping_key_spec) + 1
     header = _HEADER.pack(MAGIC, TOKEN_VERSION, algorithm, spec, token.key_id, token.valid_to, salt)
@@ -51,32 +51,36 @@ def seal_token(root_key: Secret, store_id: bytes, token: ImportToken) -> bytes:
     return header + sealed
 
 
-def open_token(root_key: Secret, store_id: bytes, raw: bytes) -> ImportToken:
-    """What `seal_token` sealed. InvalidImportToken for everything else; whether it is still valid is not looked at."""
-    if not _HEADER.size + TAG_SIZE < len(raw) <= MAX_TOKEN_SIZE:
-        raise _not_ours()
+def open_token(root_key: Secret | bytes, store_id: bytes, raw: bytes) -> ImportToken:
+    """What `seal_token` sealed. Truncated, UnsupportedVersion, FormatError or IntegrityError for everything else;
+    whether it is still valid is not looked at.
+    """
+    if len(raw) < 3:
+        raise Truncated(f"import token: {len(raw)} bytes do not even hold its start")
+    if raw[:2] != MAGIC:
+        raise FormatError("not an import token: it does not begin with EI")
+    if raw[2] != TOKEN_VERSION:
+        raise UnsupportedVersion(f"import token of version {raw[2]}; this release reads version {TOKEN_VERSION}")
+    if len(raw) <= _HEADER.size + TAG_SIZE:
+        raise Truncated(f"import token: {len(raw)} bytes, more than {_HEADER.size + TAG_SIZE} are needed")
+    if len(raw) > MAX_TOKEN_SIZE:
+        raise FormatError(f"import token: {len(raw)} bytes, at most {MAX_TOKEN_SIZE} are possible")
     header = bytes(raw[: _HEADER.size])
-    magic, version, algorithm, spec, key_id, valid_to, salt = _HEADER.unpack(header)
-    if magic != MAGIC or version != TOKEN_VERSION:
-        raise _not_ours()
+    _, _, algorithm, spec, key_id, valid_to, salt = _HEADER.unpack(header)
+    if not 1 <= algorithm <= len(WRAPPING_ALGORITHMS) or not 1 <= spec <= len(WRAPPING_KEY_SPECS):
+        raise FormatError(f"import token: wrapping algorithm {algorithm} or wrapping key spec {spec} is none")
     try:
         plain = _cipher(root_key, salt).decrypt(_ZERO_NONCE, raw[_HEADER.size :], _associated(store_id, header))
     except InvalidTag:
-        raise _not_ours() from None
-    # Authentic from here on: the numbers are those that `seal_token` wrote.
-    names = WRAPPING_ALGORITHMS[algorithm - 1], WRAPPING_KEY_SPECS[spec - 1]
-    return ImportToken(key_id, *names, valid_to, Secret(plain))
+        raise IntegrityError("the import token is not authentic") from None
+    return ImportToken(
+        key_id, WRAPPING_ALGORITHMS[algorithm - 1], WRAPPING_KEY_SPECS[spec - 1], valid_to, Secret(plain)
+    )
 
 
-def _cipher(root_key: Secret, salt: bytes) -> AESGCM:
+def _cipher(root_key: Secret | bytes, salt: bytes) -> AESGCM:
     return AESGCM(derive(root_key, Label.IMPORT_TOKEN, salt))
 
 
 def _associated(store_id: bytes, header: bytes) -> bytes:
     return encode_fields(("import token", store_id, header))
-
-
-def _not_ours() -> InvalidImportToken:
-    return InvalidImportToken(
-        "the import token is none of this KMS", hint="get one, with its public key, from GetParametersForImport"
-    )
