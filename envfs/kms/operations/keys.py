@@ -108,8 +108,8 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
         """`create_key` in steps: it pauses while the material is made."""
         parameters: dict[str, object] = {
             "keySpec": spec, "keyUsage": usage, "origin": origin, "description": description,
-            "multiRegion": multi_region, "bypassPolicyLockoutSafetyCheck": bypass_lockout_check, "tags": recorded_tags(tags),
-            "policy": policy,
+            "multiRegion": multi_region, "bypassPolicyLockoutSafetyCheck": bypass_lockout_check,
+            "tags": recorded_tags(tags), "policy": policy,
         }  # fmt: skip
         with self._recorded(
             "CreateKey", principal, facts, {k: v for k, v in parameters.items() if v is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +23,7 @@ from envfs.errors import (
 )
 from envfs.kms.model import KeyState, RequestFacts
 from envfs.kms.schedule import DAY
-from envfs.kms.schema import ALIASES, BACKING_KEYS, GRANTS, KEYS, TAGS, GrantRow
+from envfs.kms.schema import ALIASES, BACKING_KEYS, GRANTS, KEYS, TAGS, GrantRow, Table
 from tests.unit.kms.kit import (
     ACCOUNT,
     ALICE,
@@ -285,11 +285,8 @@ def _id(text: str) -> bytes:
 
 
 def rows_of(engine: Engine, key: str) -> list[object]:
-    return [
-        row
-        for table in (BACKING_KEYS, ALIASES, GRANTS, TAGS, KEYS)
-        for row in engine._store.find(table, key_id=_id(key))
-    ]
+    tables: tuple[Table[Any], ...] = (BACKING_KEYS, ALIASES, GRANTS, TAGS, KEYS)
+    return [row for table in tables for row in engine._store.find(table, key_id=_id(key))]
 
 
 def test_after_the_waiting_period_nothing_is_left(home: Path, engine: Engine, clock: Clock) -> None:
