@@ -58,15 +58,16 @@ def close_handle(state: VolumeState, node: Node, content: Content) -> None:
     content.handles -= 1
     if content.handles > 0:
         return
+    is_waiting = False
     try:
         if content.writable and content.keyed:
-            content.record_length()
+            is_waiting = state.promises.closing(node, content)
     finally:
         node.content, node.size = None, content.size
         try:
             state.nodes.pin_open(node, content.fd)
         finally:
-            content.close()
+            content.close(keep_header_key=is_waiting)
 
 
 def _open_path(state: VolumeState, node: Node) -> int:

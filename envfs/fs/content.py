@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat as stat_module
 from typing import TYPE_CHECKING
 
 from envfs.errors import IntegrityError
@@ -23,7 +24,7 @@ from envfs.format.geometry import HEADER_SIZE, OVERHEAD, Geometry
 from envfs.format.header import SLOT_SIZE, Slot
 from envfs.format.place import PLACE_SIZE
 from envfs.format.undo import PATH_MAX, TAIL_SIZE, UndoHead
-from envfs.fs.lower import write_all
+from envfs.fs.lower import write_all, write_through
 from envfs.fs.undo import PIECE, Undo
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Content:
         "mtime_ns",
         "node",
         "old_fds",
+        "ordered",
         "place",
         "position",
         "readers",
@@ -82,6 +84,7 @@ class Content:
         fd: int,
         *,
         undo: Undo,
+        ordered: bool,
         writable: bool,
         geometry: Geometry,
         buffers: Buffers,
@@ -95,6 +98,7 @@ class Content:
     ) -> None:
         self.node = node
         self.undo = undo
+        self.ordered = ordered  # whether what is on the disk may lag behind, and must do so in the right order
         self.fd = fd
         self.old_fds: list[int] = []
         self.writable = writable
@@ -327,8 +331,12 @@ class Content:
             self._grow(size)
 
     def _shrink(self, size: int) -> None:
+        if not size and self.position >= 0 and not _has_xattrs(self.fd):
+            self._empty()
+            return
         if self.slot.length_bound > size:
             self.write_slot(length_bound=size)
+            self._order_header()
         self.writes += 1
         self.cuts += 1
         index, rest = divmod(size, self.geometry.block_size)
@@ -345,6 +353,30 @@ class Content:
         if not size and self.slot.hole_end:
             self.write_slot(length_bound=0, holes=(0, 0))
 
+    def _empty(self) -> None:
+        """Cut the file to nothing, header and all, and write the header anew: what is on the disk meanwhile is empty.
+
+        Without a wait for the disk: the old header goes in the same step as the rest, and there is no new one before
+        its page is written. Not for a file with extended attributes, which belong to the file id in the header.
+        """
+        self.undo.clear()
+        self.writes += 1
+        self.cuts += 1
+        first = self._next_slot(self.slot.sequence + 1, 0, (0, 0))
+        self.slot = self._next_slot(self.slot.sequence + 2, 0, (0, 0))
+        self.position = -1
+        os.ftruncate(self.fd, 0)
+        self.size = 0
+        with contextlib.suppress(OSError):  # no space: then it is written together with the first block
+            slots = first.seal(self.header_key) + self.slot.seal(self.header_key)
+            write_all(self.fd, self.place + slots, 0)
+            self.position, self.has_older_slot = 1, False
+
+    def _order_header(self) -> None:
+        """What the header says now must be on the disk before what comes next."""
+        if self.ordered:
+            write_through(self.fd, HEADER_SIZE)
+
     def _grow(self, size: int) -> None:
         block_size = self.geometry.block_size
         index, rest = divmod(self.size, block_size)
@@ -360,10 +392,12 @@ class Content:
         if self.slot.hole_end > self.slot.hole_start:
             first, end = min(first, self.slot.hole_start), max(end, self.slot.hole_end)
         if self.position < 0:
-            self.slot = self._next_slot(1, 0, (first, end))
+            self.slot = self._next_slot(self.slot.sequence, 0, (first, end))
             self.write_first_header()
+            self._order_header()
         elif (first, end) != (self.slot.hole_start, self.slot.hole_end):
             self.write_slot(length_bound=self.slot.length_bound, holes=(first, end))
+            self._order_header()
         self.writes += 1
         os.ftruncate(self.fd, self.geometry.cipher_size(size))
         self.size = size
@@ -460,8 +494,28 @@ class Content:
         bound = self.size if synced is None else max(self.slot.length_bound, min(synced, self.size))
         if self.has_older_slot or self.slot.length_bound != bound or self.slot.sealed_blocks != self.sealed:
             self.write_slot(length_bound=bound, both=True)
-        elif self.writes and self.mtime_ns is not None:
+        else:
+            self.put_time_back()
+
+    def put_time_back(self) -> None:
+        """With write-back: our writes have changed the lower file's time, and nobody else is to know."""
+        if self.writes and self.mtime_ns is not None:
             self._keep_times(os.fstat(self.fd))
+
+    def promises_too_little(self) -> bool:
+        """Whether `record_length` would raise the bound, and not only record what was sealed."""
+        return self.position >= 0 and self.slot.length_bound < self.size
+
+    def record_length_by(self, fd: int) -> None:
+        """`record_length` of a content that was closed, through a descriptor that stays the caller's."""
+        self.fd, self.mtime_ns = fd, None
+        mode = stat_module.S_IMODE(os.fstat(fd).st_mode)
+        try:
+            self.record_length()
+            if mode & 0o6000:  # which a write by anybody but root takes away
+                os.fchmod(fd, mode)
+        finally:
+            self.fd = -1
 
     def take_key(self, fresh: Content) -> None:
         """The keys of a content that was made for the same file, now that somebody writes it."""
@@ -474,10 +528,23 @@ class Content:
         self.old_fds.append(self.fd)
         self.fd, self.writable = fd, True
 
-    def close(self) -> None:
-        """Close the descriptors and let go of the keys."""
+    def close(self, *, keep_header_key: bool = False) -> None:
+        """Close the descriptors and let go of the keys. The header key may be needed for `record_length_by`."""
         for fd in (self.fd, *self.old_fds):
             os.close(fd)
+        self.fd = -1
         self.old_fds.clear()
-        self.header_key = b""
+        if not keep_header_key:
+            self.forget_header_key()
         del self.codec
+
+    def forget_header_key(self) -> None:
+        """From now on no header can be written."""
+        self.header_key = b""
+
+
+def _has_xattrs(fd: int) -> bool:
+    try:
+        return any(name.startswith("user.envfs.") for name in os.listxattr(fd))
+    except OSError:  # the lower filesystem has none
+        return False

@@ -27,6 +27,7 @@ from envfs.fs.listing import Listing
 from envfs.fs.moving import Mover
 from envfs.fs.nodes import Node, NodeTable
 from envfs.fs.opening import Opener
+from envfs.fs.promises import Promises
 from envfs.fs.state import FsOptions, VolumeState
 from envfs.fs.symlinks import Symlinks
 from envfs.fs.tree import Tree
@@ -70,14 +71,16 @@ class Filesystem:
         nodes = NodeTable(root_fd, most_descriptors=max(16, min(4096, most_files // 4)))
         never_blocks = lower.never_blocks(root_fd)
         directories = Directories(nodes, keys, volume, in_memory=never_blocks)
-        self._undo = Undo(root_fd, keys.undo)
+        self._undo = undo = Undo(root_fd, keys.undo)
+        opener = Opener(nodes, directories, volume, keys.place, undo, engine, resolver, ordered=not never_blocks)
         self.state = VolumeState(
             volume=volume,
             keys=keys,
             options=options,
             nodes=nodes,
             directories=directories,
-            opener=Opener(nodes, directories, volume, keys.place, self._undo, engine, resolver),
+            opener=opener,
+            promises=Promises(nodes, opener.open_for_writing, at_once=never_blocks),
             engine=engine,
             resolver=resolver,
             unsynced=Unsynced(root_fd, needed=not never_blocks),
@@ -137,6 +140,10 @@ class Filesystem:
                 self.release(number)
             except OSError:
                 log.exception("a header could not be written")  # of one file; the others are to be closed all the same
+        try:
+            self.state.promises.keep_now()
+        except OSError:
+            log.exception("what was written could not be synced; the headers keep older length bounds")
         self._undo.close()
         self.state.unsynced.close()
         self.state.nodes.close()
@@ -151,6 +158,7 @@ class Filesystem:
             "file_handles": len(self.handles),
             "open_files": len(contents),
             "directory_handles": len(self.listings),
+            "length_bounds_to_raise": len(self.state.promises),
             "requests": self.requests,
         }
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 import pyfuse3
+import trio
 
 from envfs.fs.filesystem import Filesystem, FsOptions
 from envfs.fs.operations import Operations
@@ -37,8 +38,10 @@ async def serve(
     looks = len(os.sched_getaffinity(0)) > 1 if options.poll is None else options.poll
     pyfuse3.init(Operations(filesystem, on_ready), mountpoint, fuse_options)
     try:
-        async with replaced_trio(looks=looks):
+        async with replaced_trio(looks=looks), trio.open_nursery() as nursery:
+            nursery.start_soon(filesystem.state.promises.keep_for_ever)
             await pyfuse3.main(1, _MOST_TASKS)
+            nursery.cancel_scope.cancel()
     finally:
         with contextlib.suppress(RuntimeError):
             pyfuse3.close(unmount=True)

@@ -73,12 +73,15 @@ class Opener:
         undo: Undo,
         engine: Engine,
         resolver: Resolver,
+        *,
+        ordered: bool,
     ) -> None:
         self._nodes = nodes
         self._directories = directories
         self._volume = volume
         self._place_key = place_key
         self._undo = undo
+        self._ordered = ordered
         self._engine = engine
         self._resolver = resolver
         self.geometry = Geometry(1 << volume.block_log2)
@@ -109,16 +112,14 @@ class Opener:
         else:
             self._admit_reader(node, content, principal, facts)
         if write and not content.writable:
-            content.make_writable(
-                self._open_for_writing(node) if node.pin < 0 and node.located else _reopen(content.fd)
-            )
+            content.make_writable(self.open_for_writing(node) if node.pin < 0 and node.located else _reopen(content.fd))
         if fresh is not None:
             content.take_key(fresh)
             node.object_id, node.placed = fresh.slot.file_id, True
         return content
 
     def _open_lower(self, node: Node, principal: Principal, facts: RequestFacts, *, write: bool) -> Content:
-        fd = self._open_for_writing(node) if write else self._nodes.open(node, OPEN_READ)
+        fd = self.open_for_writing(node) if write else self._nodes.open(node, OPEN_READ)
         try:
             found = os.fstat(fd)
             if not stat_module.S_ISREG(found.st_mode):
@@ -134,7 +135,7 @@ class Opener:
         node.content = content
         return content
 
-    def _open_for_writing(self, node: Node) -> int:
+    def open_for_writing(self, node: Node) -> int:
         """A descriptor that also reads: sealing a part of a block takes reading the rest."""
         try:
             return self._nodes.open(node, OPEN_WRITE)
@@ -180,6 +181,7 @@ class Opener:
             node,
             fd,
             undo=self._undo,
+            ordered=self._ordered,
             writable=False,
             geometry=self.geometry,
             buffers=self._buffers,
@@ -248,6 +250,7 @@ class Opener:
             node,
             fd,
             undo=self._undo,
+            ordered=self._ordered,
             writable=write,
             geometry=self.geometry,
             buffers=self._buffers,
@@ -350,6 +353,7 @@ class Opener:
             node,
             fd,
             undo=self._undo,
+            ordered=self._ordered,
             writable=True,
             geometry=self.geometry,
             buffers=self._buffers,

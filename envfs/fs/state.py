@@ -13,6 +13,7 @@ from envfs.fs.directories import Directories
 from envfs.fs.durability import Unsynced
 from envfs.fs.nodes import Node, NodeTable
 from envfs.fs.opening import Caller, Opener
+from envfs.fs.promises import Promises
 
 if TYPE_CHECKING:
     from envfs.access.resolver import Resolver
@@ -43,6 +44,7 @@ class VolumeState:
     nodes: NodeTable
     directories: Directories
     opener: Opener
+    promises: Promises
     engine: Engine
     resolver: Resolver
     unsynced: Unsynced

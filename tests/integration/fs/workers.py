@@ -170,7 +170,8 @@ def churn(directory: str) -> None:
     number = 0
     while True:
         path = os.path.join(directory, f"c{number % 50}")
-        os.makedirs(path, exist_ok=True)
+        if not os.path.isdir(path):
+            os.mkdir(path)  # and nothing above it, which is there as long as the mount is
         with open(os.path.join(path, "f"), "wb") as file:
             file.write(b"z" * (number * 911 % 200_000))
         os.truncate(os.path.join(path, "f"), number * 577 % 100_000)
