@@ -113,6 +113,15 @@ def test_rotation(envfs: CommandLine, key: str, tmp_path: Path) -> None:
     assert envfs("key rotation status alias/payroll").out.splitlines()[1].split()[-1] == "no"
 
 
+def test_the_usage_of_a_key_is_found_in_the_trail(envfs: CommandLine, key: str, tmp_path: Path) -> None:
+    assert "not used since " in envfs("key last-usage alias/payroll").out
+    (tmp_path / "plain").write_bytes(b"x")
+    envfs(f"kms encrypt {key} plain -o out")
+    found = envfs("key last-usage alias/payroll --json").json
+    assert found["operation"] == "Encrypt"
+    assert found["arn"].endswith(key)
+
+
 def test_an_asymmetric_key_shows_its_algorithms_and_its_public_key(envfs: CommandLine, tmp_path: Path) -> None:
     made = envfs("key create --alias release --spec ECC_NIST_P256 --usage SIGN_VERIFY --json").json
     assert made["signing_algorithms"] == ["ECDSA_SHA_256"]
