@@ -24,6 +24,10 @@ def print_findings(
             click.echo(printable(f"PROBLEM: {problem}"))
         for notice in notices:
             click.echo(printable(f"notice: {notice}"))
-        number = ", ".join(f"{count} {name}" for name, count in counts.items())
-        click.echo(f"{len(problems)} problems; {number}" if problems else f"{verdict}; {number}")
+        numbers = ", ".join(_number(count, name) for name, count in counts.items())
+        click.echo(f"{_number(len(problems), 'problems') if problems else verdict}; {numbers}")
     return ExitCode.DAMAGED if problems else ExitCode.OK
+
+
+def _number(count: int, things: str) -> str:
+    return f"{count} {things if count != 1 else things.removesuffix('s')}"

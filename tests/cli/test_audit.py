@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import signal
 import sqlite3
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -53,6 +56,21 @@ def test_records_are_asked_for(envfs: CommandLine, key: str) -> None:
     assert names("--event Decrypt --until 2026-01-01T00:00+00:00") == []
 
 
+def test_what_is_written_from_now_on_is_followed_until_an_interrupt(envfs: CommandLine, key: str) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-m", "envfs.cli", "audit", "tail", "-n", "1", "-f", "--json"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["eventName"] == "Decrypt"
+        for name in ("DisableKey", "EnableKey"):
+            envfs(f"key {name.removesuffix('Key').lower()} {key}")
+            assert json.loads(process.stdout.readline())["eventName"] == name
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=60)
+    assert (process.returncode, rest, errors) == (130, "", "\nenvfs: interrupted\n")
+
+
 @pytest.mark.parametrize("moment", ["yesterday", "2026-13-01", "-1h", "99999999999999w", ""])
 def test_what_is_no_time_is_a_wrong_argument(moment: str, envfs: CommandLine) -> None:
     answer = envfs("audit query --since", moment)
@@ -62,8 +80,8 @@ def test_what_is_no_time_is_a_wrong_argument(moment: str, envfs: CommandLine) ->
 
 def test_an_authentic_kms_is_said_to_be_so(envfs: CommandLine) -> None:
     for line, verdict in (
-        ("audit verify", "the audit trail is authentic; 1 chains, "),
-        ("kms verify", "the store and its audit trail are authentic; 1 chains, "),
+        ("audit verify", "the audit trail is authentic; 1 chain, "),
+        ("kms verify", "the store and its audit trail are authentic; 1 chain, "),
     ):
         answer = envfs(line)
         assert answer.code == 0

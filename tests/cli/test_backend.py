@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from envfs.cli import backend
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -74,3 +76,35 @@ def test_the_store_is_opened_without_loading_a_server_or_clients_of_aws(line: st
     )
     assert done.stdout.splitlines()[-1] == "0 []"
     assert done.stderr == ""
+
+
+class TestTheKmsOfTheSystem:
+    """Whose KMS is meant, for an ordinary user: his own, if he has one."""
+
+    @pytest.fixture
+    def system(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        system = tmp_path / "system"
+        monkeypatch.setattr(backend, "SYSTEM_HOME", system)
+        monkeypatch.setattr("os.geteuid", lambda: 1000)
+        monkeypatch.delenv("ENVFS_HOME")
+        return system
+
+    def test_is_that_of_who_has_none(self, system: Path, tmp_path: Path) -> None:
+        system.mkdir()
+        assert backend._home_of_kms(tmp_path / "none") == system
+
+    def test_is_not_that_of_who_has_one_or_names_one(
+        self, system: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        system.mkdir()
+        assert backend._home_of_kms(home) == home
+        monkeypatch.setenv("ENVFS_HOME", str(tmp_path / "none"))
+        assert backend._home_of_kms(tmp_path / "none") == tmp_path / "none"
+
+    def test_is_not_there_on_every_machine(self, system: Path, tmp_path: Path) -> None:
+        assert backend._home_of_kms(tmp_path / "none") == tmp_path / "none"
+
+    def test_is_no_concern_of_root(self, system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        system.mkdir()
+        monkeypatch.setattr("os.geteuid", lambda: 0)
+        assert backend._home_of_kms(tmp_path / "none") == tmp_path / "none"

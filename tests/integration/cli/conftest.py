@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +17,6 @@ from tests.integration.users import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.integration.command import Envfs
     from tests.integration.users import UnixUser
@@ -46,22 +47,26 @@ class Served:
         return Answer(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture
-def serving(envfs: Envfs, kms_home: Path) -> Iterator[Path]:
-    """`envfs kms serve` of the KMS in `kms_home`: its socket."""
-    envfs("kms", "init")
-    environment = os.environ | {"ENVFS_HOME": str(kms_home), "PYTHONUNBUFFERED": "1"}
-    command = [*envfs.argv, "kms", "serve", "--json"]
+@contextlib.contextmanager
+def serve(envfs: Envfs, home: Path, *options: str | Path) -> Iterator[Path]:
+    """`envfs kms serve` of the KMS in `home`, for as long as that is needed: its socket."""
+    environment = os.environ | {"ENVFS_HOME": str(home)}
+    command = [*envfs.argv, "kms", "serve", "--json", *options]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            lines = []
-            while (line := process.stdout.readline()) and line != "}\n":
-                lines.append(line)
-            yield kms_home.parent / json.loads("".join([*lines, "}"]))["socket"]
+            yield Path(json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["socket"])
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(TIMEOUT)
+
+
+@pytest.fixture
+def serving(envfs: Envfs, kms_home: Path) -> Iterator[Path]:
+    """A server of the KMS in `kms_home`, which is made: its socket."""
+    envfs("kms", "init")
+    with serve(envfs, kms_home) as socket:
+        yield socket
 
 
 @pytest.fixture

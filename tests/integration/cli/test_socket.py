@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.cli.conftest import serve
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -195,6 +197,21 @@ def test_the_servers_of_others_than_the_owner_are_passed_over(
 ) -> None:
     os.chown(serving, alice.uid, alice.gid)  # whose the file is does not matter: who listens, does
     assert envfs("kms", "whoami", user=alice, home=kms_home).returncode == 0
+
+
+def test_a_running_server_saves_its_owner_the_passphrase(
+    envfs: Envfs, kms_home: Path, directory: Callable[..., Path]
+) -> None:
+    secret = directory("secrets", mode=0o700) / "passphrase"
+    secret.write_text("correct horse\n")
+    envfs("kms", "init", "--root-key", "passphrase", "--passphrase-file", secret)
+    with serve(envfs, kms_home, "--passphrase-file", secret) as socket:
+        assert f"the socket {socket}" in envfs("kms", "whoami", input="").stdout
+        named = envfs("kms", "whoami", "--passphrase-file", secret)
+        assert f"the store in {kms_home}" in named.stdout, "who gives the passphrase wants it used"
+    alone = envfs("kms", "whoami", check=False, input="", start_new_session=True)
+    assert alone.returncode == 3
+    assert "a passphrase is needed" in alone.stderr
 
 
 def _python_for_everybody() -> str:
