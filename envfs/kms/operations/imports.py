@@ -127,7 +127,7 @@ class ImportOperations(DeletionOperations, KeyUse):
         parameters = {name: value for name, value in given.items() if value is not None}
         extra: dict[str, ConditionValue] = {"kms:expirationmodel": expiration_model}
         if valid_to is not None:
-            extra["kms:validto"] = format_time(int(valid_to))
+            extra["kms:validto"] = str(int(valid_to))  # seconds since 1970: for Date… and Numeric… operators alike
         with self._on_key("ImportKeyMaterial", principal, key_id, facts, parameters, extra, changes=True) as (
             call,
             key,
