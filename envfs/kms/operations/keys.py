@@ -139,9 +139,10 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
                 with material.private as private:
                     backing_key = self._keyring.wrap(row.key_id, 1, spec, private, row.created, material.public_key)
             with self._change(call) as transaction:
-                if self._refresh():
-                    call.decisions.clear()
-                    self._authorise_creation(call, extra, with_tags=bool(tags))
+                # Once more in any case: calls that were served while the material was made have noticed what changed.
+                self._refresh()
+                call.decisions.clear()
+                self._authorise_creation(call, extra, with_tags=bool(tags))
                 self._pin_named_users(transaction, parsed)
                 key = self._add_key(transaction, call, row, backing_key)
                 self._put_tags(transaction, row.key_id, tags)

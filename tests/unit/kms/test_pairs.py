@@ -137,3 +137,16 @@ def test_the_caller_wipes_what_he_got(engine: Engine, key: str) -> None:
     pair = engine.generate_data_key_pair(ALICE, key, "ECC_NIST_P256", CONTEXT)
     assert isinstance(pair.private_plaintext, Secret)
     assert not pair.private_plaintext.is_wiped
+
+
+def test_a_right_that_was_withdrawn_while_a_key_was_made(engine: Engine, home: Path) -> None:
+    allow = '{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"kms:CreateKey","Resource":"*"}}'
+    engine.put_identity_policy(OWNER, BOB.arn, "create", allow)
+    steps = engine.create_key_steps(BOB, spec="ECC_NIST_P256", usage="SIGN_VERIFY")
+    material = generate(next(steps))
+    engine.delete_identity_policy(OWNER, BOB.arn, "create")
+    engine.list_keys(OWNER)  # other calls are served in between
+    with pytest.raises(AccessDenied):
+        steps.send(material)
+    assert material.private.is_wiped
+    assert audit_records(home)[-1]["errorCode"] == "AccessDeniedException"
