@@ -14,9 +14,9 @@ from envfs.api.errors import MalformedRequest, RequestTooLarge
 if TYPE_CHECKING:
     from trio.socket import SocketType
 
-MAX_HEAD: Final = 16 << 10  # bytes of a request's line and headers
+MAX_HEAD: Final = 16 << 10  # bytes of a request's line and headers (twice as many if they come all at once)
 MAX_BODY: Final = 64 << 10  # bytes; the largest request of the KMS, a policy of 32 KiB in JSON, is smaller
-_PART: Final = 64 << 10
+_PART: Final = 16 << 10
 _DRAINED: Final = 1 << 20  # bytes that a client may still have on the way when it is refused
 _TOO_LARGE: Final = {413, 431}
 
