@@ -42,6 +42,8 @@ def mount(lower: Path, mountpoint: Path, options: tuple[str, ...], *, foreground
       nowriteback           writes go through to LOWER at once
       poll, nopoll          look for the next request for a moment before sleeping
                             (default: with two cores or more)
+      idle=TIME             unmount when nothing was open and nobody asked anything for so long:
+                            90s, 10m, 2h, 1d
       home=DIR              the KMS's directory instead of ENVFS_HOME (for fstab)
       passphrase_file=FILE  the KMS's passphrase (for fstab)
       dev suid noexec noatime sync dirsync ...   as in mount(8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,12 @@ _SWITCHES: dict[str, dict[str, bool]] = {
     "allow_other": {"allow_other": True},
     "noallow_other": {"allow_other": False},
 }
-_WITH_VALUE = {"passphrase_file": "FILE", "home": "DIR"}
+_WITH_PATH = {"passphrase_file": "FILE", "home": "DIR"}
+_WITH_VALUE = {**_WITH_PATH, "idle": "TIME"}
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd]?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class MountOptions:
     allow_other: bool | None = None
     passphrase_file: Path | None = None
     home: Path | None = None
+    idle: int | None = None  # seconds
     kernel_flags: frozenset[str] = frozenset()
 
     def others_allowed(self, uid: int) -> bool:
@@ -106,6 +113,14 @@ def parse_mount_options(texts: list[str] | tuple[str, ...], *, sloppy: bool = Fa
     return options
 
 
+def _seconds(word: str, text: str) -> int:
+    """Of `90`, `90s`, `10m`, `2h` or `1d`. Raises ConfigError for anything else, zero included."""
+    matched = _DURATION.fullmatch(text)
+    if matched is None:
+        raise ConfigError(f"mount option {word!r} names no time", hint="write -o idle=90s, 10m, 2h or 1d")
+    return int(matched[1]) * _UNITS[matched[2]]
+
+
 def _apply(options: MountOptions, word: str) -> MountOptions | None:
     """`options` with one more word; None if the word is unknown."""
     if word in _SWITCHES:
@@ -114,11 +129,13 @@ def _apply(options: MountOptions, word: str) -> MountOptions | None:
         flags = options.kernel_flags - {_KERNEL_FLAGS[word]} | {word}
         return replace(options, kernel_flags=flags)
     name, equals, value = word.partition("=")
-    if name not in _WITH_VALUE:
+    if name == "idle":
+        return replace(options, idle=_seconds(word, value))
+    if name not in _WITH_PATH:
         return None
     if not equals or not value.startswith("/"):
         raise ConfigError(
             f"mount option {name!r} needs an absolute path",
-            hint=f"write -o {name}={_WITH_VALUE[name]}, with {_WITH_VALUE[name]} beginning with /",
+            hint=f"write -o {name}={_WITH_PATH[name]}, with {_WITH_PATH[name]} beginning with /",
         )
     return replace(options, **{name: Path(value)})  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ from envfs.kms.engine import Engine
 from envfs.service import checks, daemon, hardening, kms_server, kms_socket, log, mountinfo, runtime, unmount
 from envfs.service.control import ControlServer
 from envfs.service.errors import MountError
+from envfs.service.idle import unmount_when_idle
 from envfs.service.requests import MountFacts, Requests
 from envfs.service.tuning import tune_mount
 from envfs.service.volume import open_volume, parse_volume_file, read_volume_file
@@ -145,6 +146,8 @@ class _Session:
         """Until the mount is gone. Raises what kept it from becoming usable."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_signals, nursery)
+            if self._request.options.idle is not None:
+                nursery.start_soon(unmount_when_idle, self._filesystem, self._mountpoint, self._request.options.idle)
             try:
                 await serve(
                     self._filesystem,
@@ -265,4 +268,6 @@ def words(options: MountOptions) -> tuple[str, ...]:
         "allow_other": options.others_allowed(os.geteuid()),
     }
     chosen = [name for name, on in switches.items() if on]
+    if options.idle is not None:
+        chosen.append(f"idle={options.idle}s")
     return ("ro" if options.read_only else "rw", *chosen, *sorted(options.kernel_flags))

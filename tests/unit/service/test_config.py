@@ -60,6 +60,19 @@ def test_paths_with_values() -> None:
     assert options.passphrase_file == Path("/etc/envfs.pass")
 
 
+@pytest.mark.parametrize(
+    ("word", "seconds"), [("idle=90", 90), ("idle=1s", 1), ("idle=10m", 600), ("idle=2h", 7200), ("idle=1d", 86400)]
+)
+def test_idle_times(word: str, seconds: int) -> None:
+    assert parse_mount_options([word]).idle == seconds
+
+
+@pytest.mark.parametrize("word", ["idle", "idle=", "idle=0", "idle=-1", "idle=1w", "idle=1.5h", "idle=10 m", "idle=m"])
+def test_what_is_no_idle_time_is_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match="names no time"):
+        parse_mount_options([word])
+
+
 @pytest.mark.parametrize("word", ["home", "home=", "home=relative", "passphrase_file=here"])
 def test_a_path_that_is_not_absolute_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match="absolute path"):
@@ -80,7 +93,7 @@ def test_sloppy_passes_over_unknown_options_alone() -> None:
 
 def test_known_options_are_accepted_as_they_are_written() -> None:
     for word in known_options():
-        parse_mount_options([word.replace("=FILE", "=/f").replace("=DIR", "=/d")])
+        parse_mount_options([word.replace("=FILE", "=/f").replace("=DIR", "=/d").replace("=TIME", "=10m")])
 
 
 @pytest.mark.parametrize(
