@@ -48,8 +48,11 @@ class Backend:
 
 
 @contextlib.contextmanager
-def open_backend(passphrase_file: Path | None = None) -> Iterator[Backend]:
-    """The KMS for the length of a command. ConfigError if there is none, or no way to it."""
+def open_backend(passphrase_file: Path | None = None, *, maintain: bool = True) -> Iterator[Backend]:
+    """The KMS for the length of a command. ConfigError if there is none, or no way to it.
+
+    Whoever opens the store does what is due in it, unless `maintain` is false.
+    """
     home = home_directory()
     named = os.environ.get(SOCKET_VARIABLE, "")
     opened: tuple[Path, SocketClient] | None
@@ -59,7 +62,7 @@ def open_backend(passphrase_file: Path | None = None) -> Iterator[Backend]:
         home = _home_of_kms(home)
         opened = _server_of(home, passphrase_file)
     if opened is None:
-        with _direct(home, passphrase_file) as direct:
+        with _direct(home, passphrase_file, maintain=maintain) as direct:
             yield direct
     else:
         path, client = opened
@@ -68,11 +71,12 @@ def open_backend(passphrase_file: Path | None = None) -> Iterator[Backend]:
 
 
 @contextlib.contextmanager
-def _direct(home: Path, passphrase_file: Path | None) -> Iterator[Backend]:
+def _direct(home: Path, passphrase_file: Path | None, *, maintain: bool) -> Iterator[Backend]:
     """The store, opened by this process."""
     facts = RequestFacts(user_agent=USER_AGENT)
     with open_session(passphrase_file, home) as session:
-        session.engine.maintain()
+        if maintain:
+            session.engine.maintain()
         api = Api(session.engine)
         yield Backend(
             f"the store in {home}", lambda target, request: api.call(session.principal, target, request, facts)
@@ -93,7 +97,8 @@ def _server_of(home: Path, passphrase_file: Path | None) -> tuple[Path, SocketCl
     """A server of the KMS in `home`, if it has to be asked, or if the store would first ask for its passphrase."""
     obstacle = _obstacle(home, passphrase_file)
     if obstacle:
-        return _connect(None, home, obstacle)
+        own = home_directory()
+        return _connect(None, home, obstacle if home == own else f"there is none in {own}; {obstacle}")
     if _would_ask(home, passphrase_file):
         with contextlib.suppress(ConfigError):
             return _connect(None, home, "")

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 MAX_INPUT = 64 * 1024  # bytes; more than any operation of the KMS takes, and little enough to read at once
 
 input_argument = click.argument("file", metavar="[FILE]", type=click.File("rb"), default="-")
-output_option = click.option("-o", "--output", type=PATH, metavar="FILE", help="Write to FILE instead of stdout.")
+output_option = click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    metavar="FILE",
+    callback=lambda _, __, path: None if path == Path("-") else path,
+    help="Write to FILE instead of stdout.",
+)
 base64_option = click.option(
     "--base64", "as_base64", is_flag=True, help="Read or write what is no plaintext as base64."
 )
@@ -91,7 +98,10 @@ def write_file(path: Path, content: bytes, *, secret: bool) -> None:
         path.write_bytes(content)
         return
     mode = 0o600 if secret else _mode_for(path)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
+    except OSError as error:  # which names a file that nobody knows
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)

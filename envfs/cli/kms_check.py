@@ -42,7 +42,7 @@ def verify(passphrase_file: Path | None, *, as_json: bool) -> ExitCode:
     """
     problems: list[str] = []
     trail: dict[str, Any] = {}
-    with open_backend(passphrase_file) as backend:
+    with open_backend(passphrase_file, maintain=False) as backend:  # which would stop at the first problem
         for operation in ("EnvfsKms.VerifyStore", "EnvfsKms.VerifyAudit"):
             try:
                 trail = backend.call(operation, {})

@@ -102,15 +102,29 @@ def test_a_record_that_was_changed_is_found(envfs: CommandLine, home: Path) -> N
     assert json.loads(envfs("audit verify --json").out)["authentic"] is False
 
 
-def test_a_row_that_was_changed_by_hand_is_found_and_refused(envfs: CommandLine, home: Path) -> None:
+@pytest.mark.parametrize(
+    ("table", "statement"),
+    [
+        ("aliases", "UPDATE aliases SET name = 'alias/stolen' WHERE name = 'alias/payroll'"),
+        ("keys", "UPDATE keys SET state = 'Disabled'"),
+        ("keys", "DELETE FROM keys WHERE manager = 'CUSTOMER'"),
+        ("backing_keys", "UPDATE backing_keys SET created = 0"),
+    ],
+)
+def test_a_row_that_was_changed_by_hand_is_found_and_refused(
+    table: str, statement: str, envfs: CommandLine, home: Path
+) -> None:
     database = sqlite3.connect(home / "kms.db")
-    database.execute("UPDATE aliases SET name = 'alias/stolen' WHERE name = 'alias/payroll'")
+    database.execute(statement)
     database.commit()
     database.close()
     answer = envfs("kms verify")
-    assert answer.code == 5
-    assert "aliases" in answer.out + answer.err
-    assert envfs("key list").code == 5
+    assert (answer.code, answer.err) == (5, "")
+    assert answer.out.startswith("PROBLEM: ")
+    assert table in answer.out
+    problems = json.loads(envfs("kms verify --json").out)["problems"]
+    assert any(table in problem for problem in problems)
+    assert envfs("key alias list" if table == "aliases" else "kms decrypt sealed").code == 5
 
 
 def test_who_one_is_and_which_way(envfs: CommandLine, home: Path) -> None:

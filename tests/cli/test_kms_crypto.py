@@ -261,3 +261,11 @@ def test_a_terminal_is_spared_what_is_binary(envfs: CommandLine, work: Path, mon
     assert answer.code == 2
     assert "--base64" in answer.err
     assert answer.out == ""
+
+
+def test_where_nothing_can_be_written_is_said(envfs: CommandLine, work: Path) -> None:
+    answer = envfs("kms encrypt alias/one plain -o absent/sealed")
+    assert (answer.code, answer.err) == (8, f"envfs: {work}/absent/sealed: No such file or directory\n")
+    assert envfs("kms encrypt alias/one plain -o /dev/null").code == 0
+    assert len(base64.b64decode(envfs("kms encrypt alias/one plain -o - --base64").out)) > len(BINARY)
+    assert not (work / "-").exists()
