@@ -52,6 +52,7 @@ _SLOW: Final = frozenset(
     {
         f"{KMS_PREFIX}.GetKeyLastUsage",
         f"{KMS_PREFIX}.GetParametersForImport",
+        f"{KMS_PREFIX}.ImportKeyMaterial",  # an RSA key's primes are checked
         f"{EXTENSION_PREFIX}.QueryAudit",
         f"{EXTENSION_PREFIX}.VerifyAudit",
         f"{EXTENSION_PREFIX}.VerifyStore",

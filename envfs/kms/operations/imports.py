@@ -49,6 +49,7 @@ EXISTING: Final = "EXISTING_KEY_MATERIAL"
 
 LONGEST_VALIDITY: Final = 365  # days
 MAX_DESCRIPTION: Final = 256
+_END_OF_TIME: Final = 253_402_300_800  # the year 10000, which no date of ours can name
 
 
 class _Terms(NamedTuple):
@@ -117,17 +118,19 @@ class ImportOperations(DeletionOperations, KeyUse):
         waits for RotateKeyOnDemand. `valid_to` (seconds since 1970, at most 365 days away) is needed unless it does not
         expire. Without `description` the material keeps the one that it had.
         """
+        # A time that is no possible one is refused below, after the decision.
+        known = None if valid_to is None or not 0 <= valid_to < _END_OF_TIME else int(valid_to)
         given: dict[str, object] = {
             "expirationModel": expiration_model,
-            "validTo": None if valid_to is None else format_time(int(valid_to)),
+            "validTo": None if known is None else format_time(known),
             "importType": import_type,
             "keyMaterialDescription": description or None,
             "keyMaterialId": key_material_id,
         }
         parameters = {name: value for name, value in given.items() if value is not None}
         extra: dict[str, ConditionValue] = {"kms:expirationmodel": expiration_model}
-        if valid_to is not None:
-            extra["kms:validto"] = str(int(valid_to))  # seconds since 1970: for Date… and Numeric… operators alike
+        if known is not None:
+            extra["kms:validto"] = str(known)  # seconds since 1970: for Date… and Numeric… operators alike
         with self._on_key("ImportKeyMaterial", principal, key_id, facts, parameters, extra, changes=True) as (
             call,
             key,
@@ -176,7 +179,8 @@ class ImportOperations(DeletionOperations, KeyUse):
         if valid_to is None:
             raise Validation("the time at which the material expires is missing", hint=f"or choose {DOES_NOT_EXPIRE}")
         now = self._clock()
-        if not now < int(valid_to) <= now + LONGEST_VALIDITY * DAY:
+        # The first comparison also keeps infinities and what is no number from int().
+        if not now < valid_to <= now + LONGEST_VALIDITY * DAY or int(valid_to) <= now:
             raise Validation(f"material expires in the future, and within {LONGEST_VALIDITY} days")
         return int(valid_to)
 

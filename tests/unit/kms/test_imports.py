@@ -278,6 +278,11 @@ def test_model_and_time_go_together(engine: Engine, clock: Clock) -> None:
         {"valid_to": now},
         {"valid_to": now - 1},
         {"valid_to": now + 366 * DAY},
+        {"valid_to": now + 0.5},
+        {"valid_to": float("nan")},
+        {"valid_to": float("inf")},
+        {"valid_to": -1e300},
+        {"valid_to": 1e300},
         {"valid_to": now + DAY, "expiration_model": "SOMETIMES"},
         FOREVER | {"import_type": "OTHER"},
         FOREVER | {"import_type": "NEW_KEY_MATERIAL", "key_material_id": "00" * 32},
@@ -370,6 +375,8 @@ def test_who_may(engine: Engine) -> None:
         ({"StringEquals": {"kms:ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}}, False),
         ({"DateLessThan": {"kms:ValidTo": "2023-11-16T00:00:00Z"}}, True),
         ({"DateLessThan": {"kms:ValidTo": "2023-11-15T00:00:00Z"}}, False),
+        ({"NumericLessThan": {"kms:ValidTo": "1700092800"}}, True),
+        ({"NumericLessThan": {"kms:ValidTo": "1700006400"}}, False),
     ],
 )
 def test_conditions_on_an_import(engine: Engine, clock: Clock, condition: dict[str, Any], is_allowed: bool) -> None:
