@@ -4,8 +4,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from envfs.errors import InvalidSignature, Validation
 from envfs.kms.material.generate import public_bytes, serialise
@@ -151,6 +152,59 @@ def test_messages_that_are_refused(algorithm: str, message_type: str, size: int)
 @pytest.mark.parametrize("size", [1, 4096])
 def test_messages_that_are_taken(size: int) -> None:
     check_message("ECDSA_SHA_256", bytes(size), "RAW")
+
+
+@pytest.mark.parametrize("salt_length", [0, 20, 64, 222])
+def test_the_salt_of_pss_is_as_long_as_the_digest(salt_length: int) -> None:
+    private = private_key("RSA_2048")
+    assert isinstance(private, rsa.RSAPrivateKey)
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), salt_length)
+    signature = private.sign(MESSAGE, pss, hashes.SHA256())
+    with pytest.raises(InvalidSignature):
+        verify(public_key("RSA_2048"), "RSASSA_PSS_SHA_256", MESSAGE, signature, "RAW")
+
+
+def test_mgf1_of_pss_has_the_hash_of_the_digest() -> None:
+    private = private_key("RSA_2048")
+    assert isinstance(private, rsa.RSAPrivateKey)
+    pss = padding.PSS(padding.MGF1(hashes.SHA1()), 32)
+    signature = private.sign(MESSAGE, pss, hashes.SHA256())
+    with pytest.raises(InvalidSignature):
+        verify(public_key("RSA_2048"), "RSASSA_PSS_SHA_256", MESSAGE, signature, "RAW")
+
+
+N_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # NIST SP 800-186 section 3.2.1.3
+
+
+@pytest.mark.parametrize(
+    ("r", "s"), [(0, 0), (0, 1), (1, 0), (1, 1), (N_P256, 1), (1, N_P256), (N_P256 - 1, N_P256 - 1)]
+)
+def test_impossible_ecdsa_signatures_are_refused(r: int, s: int) -> None:
+    with pytest.raises(InvalidSignature):
+        verify(public_key("ECC_NIST_P256"), "ECDSA_SHA_256", MESSAGE, encode_dss_signature(r, s), "RAW")
+
+
+@pytest.mark.parametrize("form", ["long length", "leading zero", "raw", "r + n"])
+def test_an_ecdsa_signature_has_one_encoding(form: str) -> None:
+    good = sign(private_key("ECC_NIST_P256"), "ECDSA_SHA_256", MESSAGE, "RAW")
+    r, s = decode_dss_signature(good)
+    other = {
+        "long length": b"\x30\x81" + good[1:],
+        "leading zero": b"\x30" + bytes([good[1] + 1]) + b"\x02" + bytes([good[3] + 1]) + b"\0" + good[4:],
+        "raw": r.to_bytes(32, "big") + s.to_bytes(32, "big"),
+        "r + n": encode_dss_signature(r + N_P256, s),
+    }[form]
+    with pytest.raises(InvalidSignature):
+        verify(public_key("ECC_NIST_P256"), "ECDSA_SHA_256", MESSAGE, other, "RAW")
+
+
+def test_an_ed25519_signature_is_not_malleable() -> None:
+    """RFC 8032 section 5.1.7: S must be less than L."""
+    order = 2**252 + 27742317777372353535851937790883648493
+    good = sign(private_key("ECC_NIST_EDWARDS25519"), "ED25519_SHA_512", MESSAGE, "RAW")
+    other = good[:32] + (int.from_bytes(good[32:], "little") + order).to_bytes(32, "little")
+    with pytest.raises(InvalidSignature):
+        verify(public_key("ECC_NIST_EDWARDS25519"), "ED25519_SHA_512", MESSAGE, other, "RAW")
 
 
 @needs_openssl

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import botocore.session  # type: ignore[import-untyped]
+import botocore.session
 import pytest
 
 from envfs.errors import InvalidKeyUsage, KmsError, UnsupportedOperation, Validation
