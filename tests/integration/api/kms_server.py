@@ -61,7 +61,7 @@ class KmsServer:
             "aws_secret_access_key": credentials.secret,
             "config": Config(retries={"max_attempts": 0}, read_timeout=TIMEOUT),
         }
-        made = boto3.session.Session().client(service, **(settings | options))  # type: ignore[call-overload]
+        made = boto3.session.Session().client(service, **(settings | options))
         self._clients.append(made)
         return made
 

@@ -23,12 +23,8 @@ SECRET = "secret/access+key"
 def signed(
     body: bytes = b"{}", region: str = "local", service: str = "kms", headers: dict[str, str] | None = None
 ) -> HttpRequest:
-    request = AWSRequest(
-        "POST",
-        "http://127.0.0.1:8080/",
-        data=body,
-        headers={"X-Amz-Target": "TrentService.ListKeys", **(headers or {})},
-    )
+    fields = {"X-Amz-Target": "TrentService.ListKeys", **(headers or {})}
+    request = AWSRequest("POST", "http://127.0.0.1:8080/", data=body, headers=fields)
     SigV4Auth(Credentials("AKIA0123456789ABCDEF", SECRET), service, region).add_auth(request)
     raw = {name.lower().encode(): str(value).encode() for name, value in request.headers.items()}
     return HttpRequest(b"POST", b"/", {b"host": b"127.0.0.1:8080", **raw}, body)
