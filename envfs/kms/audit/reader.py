@@ -44,7 +44,7 @@ def read_backwards(file: BinaryIO, mac: Mac, wanted: Wanted, end: int) -> Iterat
     # before that.
     first: bytes | None = None
     second: bytes | None = None
-    for line in _lines_backwards(file, end):
+    for line in lines_backwards(file, end):
         tag = claimed_tag(line) if first or second else None
         if second is not None and _is_authentic(mac, tag, second):
             yield second
@@ -86,13 +86,13 @@ def _tag_before(file: BinaryIO, offset: int) -> bytes | None:
     return claimed_tag(file.read(min(offset, TRAILER_SIZE)))
 
 
-def _lines_backwards(file: BinaryIO, end: int) -> Iterator[bytes]:
+def lines_backwards(file: BinaryIO, end: int, block: int = _BLOCK) -> Iterator[bytes]:
     """Complete lines, last one first, in bounded memory: of one that is too long to be a record only the end is
     read.
     """
     rest = b""  # the beginning of what was read last, as far as it may be a part of a line
     while end > 0:
-        start = max(0, end - _BLOCK)
+        start = max(0, end - block)
         file.seek(start)
         read = file.read(end - start) + rest
         end = start
