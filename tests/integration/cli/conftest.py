@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.users import TIMEOUT
+from tests.integration.users import TIMEOUT, UnixUser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.integration.command import Envfs
-    from tests.integration.users import UnixUser
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +46,13 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(envfs: Envfs, home: Path, *options: str | Path) -> Iterator[Path]:
-    """`envfs kms serve` of the KMS in `home`, for as long as that is needed: its socket."""
-    environment = os.environ | {"ENVFS_HOME": str(home)}
+def serve(envfs: Envfs, home: Path, *options: str | Path, user: UnixUser | None = None) -> Iterator[Path]:
+    """`envfs kms serve` of the KMS in `home`, by `user`, for as long as that is needed: its socket."""
     command = [*envfs.argv, "kms", "serve", "--json", *options]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    settings: dict[str, Any] = {"env": (user or UnixUser.current()).environment() | {"ENVFS_HOME": str(home)}}
+    if user is not None:
+        settings |= {"user": user.uid, "group": user.gid, "extra_groups": user.groups, "cwd": user.home}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **settings) as process:
         assert process.stdout is not None
         try:
             yield Path(json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")["socket"])

@@ -199,6 +199,21 @@ def test_the_servers_of_others_than_the_owner_are_passed_over(
     assert envfs("kms", "whoami", user=alice, home=kms_home).returncode == 0
 
 
+def test_an_owner_who_is_not_root_is_believed_about_his_own_kms_only(
+    envfs: Envfs, alice: UnixUser, bob: UnixUser, directory: Callable[..., Path], kms_home: Path
+) -> None:
+    place = directory("srv", owner=alice)
+    envfs("kms", "init", user=alice, home=place / "kms")
+    envfs("kms", "init", home=kms_home)
+    with serve(envfs, place / "kms", "--socket", place / "kms.sock", user=alice):
+        asked: dict[str, Any] = {"user": bob, "check": False, "env": {"ENVFS_KMS_SOCKET": str(place / "kms.sock")}}
+        hers = envfs("kms", "whoami", "--json", home=place / "kms", **asked)
+        assert json.loads(hers.stdout)["user_name"] == bob.name
+        of_root = envfs("kms", "whoami", home=kms_home, **asked)
+    assert of_root.returncode == 3
+    assert f"uid {alice.uid} listens there, who does not own the KMS" in of_root.stderr
+
+
 def test_a_running_server_saves_its_owner_the_passphrase(
     envfs: Envfs, kms_home: Path, directory: Callable[..., Path]
 ) -> None:
