@@ -27,7 +27,7 @@ class Undone(Exception):
     pass
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(TRANSACTIONS, max_size=12))
 def test_two_processes_see_what_was_committed(transactions: list[tuple[bool, bool, list[Change]]]) -> None:
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:

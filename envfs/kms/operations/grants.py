@@ -177,10 +177,10 @@ class GrantOperations(OnKey, IdentityOperations):
         return key, self._grant_of(key, grant_id)
 
     def _grant_of(self, key: Key, grant_id: str) -> Grant:
-        row = self._store.get(GRANTS, grant_id)
-        if row is None or row.key_id != key.row.key_id:
+        rows = self._store.find(GRANTS, key_id=key.row.key_id, grant_id=grant_id)
+        if not rows:
             raise NotFound(f"{key.arn} has no grant {grant_id}", hint="see: envfs grant list")
-        return to_grant(row, self._account)
+        return to_grant(rows[0], self._account)
 
     def _remove_grant(self, call: Call, key: Key, grant_id: str) -> None:
         with self._change(call) as transaction:
