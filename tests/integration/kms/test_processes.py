@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import uuid
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from envfs.errors import ConfigError
+from envfs.kms.audit.trail import AuditTrail
 from envfs.kms.bootstrap import init_kms
 from envfs.kms.engine import DATABASE, Engine
 from envfs.kms.model import KeyState
 from envfs.kms.rootkey import KEY_FILE_NAME, KeyFileUnlock
+from envfs.kms.schedule import DAY
+from envfs.kms.schema import ALIASES, BACKING_KEYS, KEYS, TAGS, Table
 from envfs.kms.sqlite_store import SqliteStore
 from tests.integration.kms import worker
 from tests.integration.kms.killing import killed_at_every_line
@@ -25,6 +31,7 @@ from tests.unit.kms.kit import (
     CONTEXT,
     OWNER,
     OWNER_UID,
+    Clock,
     every,
     make_kms,
     open_kms,
@@ -265,3 +272,108 @@ def test_another_user_cannot_open_it(
     assert "you have no access to the KMS" in run_as(mallory, unlock)
     home.chmod(0o755)
     assert "you have no access to the KMS" in run_as(mallory, unlock)
+
+
+LIFE = ("envfs.kms.operations.maintenance", "envfs.kms.operations.deletion", "envfs.kms.operations.rotation",
+        "envfs.kms.core", "envfs.kms.sealed_store", "envfs.kms.sqlite_store")  # fmt: skip
+
+
+def test_a_rotation_can_be_killed_anywhere(home: Path) -> None:
+    clock = Clock()
+    with open_kms(home, clock=clock) as engine:
+        key = engine.create_key(OWNER, policy=users_policy(ALICE)).key_id
+        engine.enable_key_rotation(OWNER, key, 90)
+        blobs = [engine.generate_data_key(ALICE, key, CONTEXT).blob]
+    rotations = 0
+
+    def rotate() -> None:
+        with open_kms(home, clock=clock) as engine:
+            engine.maintain()
+
+    outcomes = set()
+    clock.now += 90 * DAY
+    for _ in killed_at_every_line(rotate, *LIFE, step=37):
+        with open_kms(home, clock=clock) as engine:
+            found = len(every(engine.list_key_rotations, OWNER, key))
+            outcomes.add(found - rotations)
+            for blob in blobs:
+                engine.decrypt(ALICE, blob, CONTEXT)
+            blobs.append(engine.generate_data_key(ALICE, key, CONTEXT).blob)
+            assert (engine._store.verify_all(), engine.verify_audit().problems) == ([], ())
+        if found > rotations:
+            rotations = found
+            clock.now += 90 * DAY
+    assert outcomes == {0, 1}
+
+
+def test_a_deletion_can_be_killed_anywhere(home: Path) -> None:
+    """The key is there with all that belongs to it, or nothing is; and in the end no file holds its material."""
+    clock = Clock()
+    keys: list[str] = []
+    wrapped: list[bytes] = []
+
+    def doom() -> None:
+        with open_kms(home, clock=clock) as engine:
+            keys.append(engine.create_key(OWNER, tags={"a": "b"}).key_id)
+            engine.create_alias(OWNER, f"alias/{len(keys)}", keys[-1])
+            engine.rotate_key_on_demand(OWNER, keys[-1])
+            wrapped.extend(row.wrapped for row in engine._store.find(BACKING_KEYS, key_id=uuid.UUID(keys[-1]).bytes))
+            engine.schedule_key_deletion(OWNER, keys[-1], 7)
+        clock.now += 7 * DAY
+
+    def delete() -> None:
+        with open_kms(home, clock=clock) as engine:
+            engine.maintain()
+
+    doom()
+    outcomes = set()
+    for _ in killed_at_every_line(delete, *LIFE, step=43):
+        with open_kms(home, clock=clock) as engine:
+            key_id = uuid.UUID(keys[-1]).bytes
+            tables: tuple[Table[Any], ...] = (BACKING_KEYS, ALIASES, TAGS, KEYS)
+            left = [len(engine._store.find(table, key_id=key_id)) for table in tables]
+            outcomes.add(tuple(left))
+            assert (engine._store.verify_all(), engine.verify_audit().problems) == ([], ())
+        if not any(left):
+            doom()
+    assert outcomes == {(2, 1, 1, 1), (0, 0, 0, 0)}
+    delete()
+    assert not any(piece in path.read_bytes() for path in home.glob("kms.db*") for piece in wrapped)
+
+
+def test_several_writers_fill_files_of_the_trail(home: Path) -> None:
+    """Processes whose chains are sealed again and again while others write: every record is in one chain, once."""
+    with open_kms(home) as engine:
+        key = engine.create_key(OWNER, policy=users_policy(ALICE)).key_id
+        blob = engine.generate_data_key(ALICE, key, CONTEXT).blob
+    children = []
+    for _ in range(4):
+        with warnings.catch_warnings():
+            # The child takes no lock that another thread could have held at fork(2).
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            _write_and_exit(home, blob)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+    with open_kms(home) as engine:
+        found = engine.verify_audit()
+        assert (found.problems, found.notices, found.records) == ((), (), 2 + 4 * 60)
+        assert found.chains > 4 * 60 * 900 // 20_000
+        used = engine.get_key_last_usage(OWNER, key).usage
+        assert used is not None
+        assert used.operation == "Decrypt"
+
+
+def _write_and_exit(home: Path, blob: bytes) -> None:
+    """In a child: 60 records, in files of at most 20 kB and a record. Never returns."""
+    try:
+        with open_kms(home) as engine:
+            sink = engine._recorder._sink
+            assert isinstance(sink, AuditTrail)
+            sink._seal_at = 20_000
+            for _ in range(60):
+                engine.decrypt(ALICE, blob, CONTEXT)
+    except BaseException:  # noqa: BLE001 - the parent asks for the exit status only
+        os._exit(1)
+    os._exit(0)
