@@ -217,6 +217,8 @@ class Mover:
                 if place_key.is_anywhere(raw[:PLACE_SIZE], Kind.FILE, file_id):
                     return
                 raise IntegrityError(f"{entry.parent.path()}: a file that never got a second link has one")
+            if not self._state.never_blocks and place_key.is_anywhere(raw[:PLACE_SIZE], Kind.FILE, file_id):
+                os.fsync(fd)  # that its other names have gone must be on the disk before it belongs to one alone
             lower.write_all(fd, place, 0)
             if entry.found.st_mode & 0o6000:  # which a write by anybody but root takes away
                 os.fchmod(fd, stat_module.S_IMODE(entry.found.st_mode))
