@@ -177,7 +177,7 @@ def test_explain_names_the_deciding_statement(
     assert [decision["allowed"] for decision in answer["decisions"]] == [True, False]
     code, answer = explain(bob, "read")
     assert (code, answer["allowed"]) == (4, False)
-    assert "no statement allows it" in answer["decisions"][0]["text"]
+    assert "no statement and no grant allows it" in answer["decisions"][0]["text"]
     for path in (mount.path, mount.path / "new"):
         code, answer = explain(bob, "create", path)
         assert (code, answer["decisions"][0]["action"]) == (0, "kms:GenerateDataKey")
