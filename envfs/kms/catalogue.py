@@ -138,17 +138,19 @@ class Catalogue:
 
     def grants(self, key: Key) -> GrantSet:
         """The grants on a key."""
-        found = self._grants.get(key.row.key_id)
+        key_id = key.row.key_id
+        found = self._grants.get(key_id)
         if found is None:
-            rows = self._store.find(GRANTS, key_id=key.row.key_id)
-            found = GrantSet(to_grant(row, self._account) for row in rows)
             _limit(self._grants)
-            self._grants[key.row.key_id] = found
+            found = self._grants[key_id] = GrantSet(load=lambda: self._load_grants(key_id))
         return found
 
     def backing_keys(self, key_id: bytes) -> list[BackingKeyRow]:
         """All backing keys of a key, by version."""
         return sorted(self._store.find(BACKING_KEYS, key_id=key_id), key=lambda row: row.version)
+
+    def _load_grants(self, key_id: bytes) -> list[Grant]:
+        return [to_grant(row, self._account) for row in self._store.find(GRANTS, key_id=key_id)]
 
     def identity_policies(self, principal: Principal) -> tuple[Policy, ...]:
         """The policies attached to the principal or one of his groups, in the order of their owners' ARNs and their

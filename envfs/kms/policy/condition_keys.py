@@ -140,6 +140,12 @@ _KEYS: Final = {
     )
 }
 
+# Their names, for the document; with `<key>` or `…` where the name of a pair goes.
+CONDITION_KEYS: Final = (
+    *(key.name for key in _KEYS.values()),
+    "kms:EncryptionContext:<key>", "aws:ResourceTag/<key>", "aws:RequestTag/<key>", "aws:PrincipalTag/…",
+)  # fmt: skip
+
 
 def find_condition_key(name: str) -> ConditionKey:
     """The condition key called `name`, in any case. MalformedPolicy if there is none."""

@@ -6,7 +6,8 @@ A grant allows and never denies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Final
 
 from envfs.kms.model import Grant, GrantConstraints, Principal
@@ -53,18 +54,27 @@ class GrantRule:
 
 
 class GrantSet:
-    """The grants of one key, compiled once and then never changed."""
+    """The grants of one key, compiled once and then never changed.
 
-    __slots__ = ("_by_action", "rules")
+    `load` gives them when they are first needed: a key can have 50,000, and most requests are decided by policies.
+    """
 
-    def __init__(self, grants: Iterable[Grant] = ()) -> None:
-        self.rules = tuple(GrantRule(grant) for grant in grants)
+    def __init__(self, grants: Iterable[Grant] = (), load: Callable[[], Iterable[Grant]] | None = None) -> None:
+        self._load: Callable[[], Iterable[Grant]] = load or (lambda: grants)
+
+    @cached_property
+    def rules(self) -> tuple[GrantRule, ...]:
+        """All of them, in the order in which they were given."""
+        return tuple(GrantRule(grant) for grant in self._load())
+
+    @cached_property
+    def _by_action(self) -> dict[str, dict[str, list[GrantRule]]]:
         by_action: dict[str, dict[str, list[GrantRule]]] = {}
         for rule in self.rules:
             grantee = rule.grantee_account or rule.grant.grantee
             for operation in rule.operations:
                 by_action.setdefault(f"kms:{operation}", {}).setdefault(grantee, []).append(rule)
-        self._by_action = by_action
+        return by_action
 
     def find(self, request: Request) -> tuple[GrantRule | None, GrantRule | None]:
         """The first grant that allows the request to the caller himself (or a group of his), and the first that allows

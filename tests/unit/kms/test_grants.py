@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from envfs.kms.engine import Engine
+    from envfs.kms.model import Grant
 
 IT = {"Department": "IT"}
 DRY = RequestFacts(dry_run=True)
@@ -629,3 +630,28 @@ def test_a_grant_asks_no_questions_about_the_way(engine: Engine, key: str) -> No
     engine.create_grant(OWNER, key, ALICE.arn, ["GenerateDataKey"])
     for facts in (NO_FACTS, replace(NO_FACTS, via_service="envfs"), replace(NO_FACTS, source_ip="10.0.0.1")):
         engine.generate_data_key(ALICE, key, CONTEXT, facts)
+
+
+def test_grants_are_read_when_no_policy_decides(engine: Engine, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that a policy allows do not pay for the grants of a key, nor for changes of them."""
+    engine.create_grant(OWNER, key, ALICE.arn, ["Decrypt"])
+    blob = engine.generate_data_key(OWNER, key, {}).blob
+    read: list[bytes] = []
+    load = engine._catalogue._load_grants
+
+    def watched(key_id: bytes) -> list[Grant]:
+        read.append(key_id)
+        return load(key_id)
+
+    monkeypatch.setattr(engine._catalogue, "_load_grants", watched)
+    engine.decrypt(OWNER, blob, {})
+    assert read == []
+    for _ in range(2):
+        engine.decrypt(ALICE, blob, {})
+    assert len(read) == 1
+    engine.create_grant(OWNER, key, BOB.arn, ["Decrypt"])
+    engine.decrypt(BOB, blob, {})
+    assert len(read) == 2
+    engine.update_key_description(OWNER, key, "another table")
+    engine.decrypt(BOB, blob, {})
+    assert len(read) == 2

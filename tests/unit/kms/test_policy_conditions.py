@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from envfs.kms.model import RequestFacts
+from envfs.kms.policy.condition_keys import CONDITION_KEYS
 from envfs.kms.policy.evaluator import evaluate
+from envfs.kms.policy.operators import OPERATORS
 from envfs.kms.policy.parser import parse_identity_policy, parse_key_policy
 from tests.unit.kms.kit import ACCOUNT, ALICE, person, policy, statement
 from tests.unit.kms.requests import KEY, request
@@ -340,3 +344,15 @@ def test_a_hostile_pattern_takes_no_time() -> None:
     assert not holds(condition, with_context(colour="a" * 8000))
     # No figure of speed: with backtracking this would not end before the universe does.
     assert time.process_time() - started < 60
+
+
+def test_the_document_lists_every_condition_key() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "KMS.md").read_text()
+    missing = [name for name in CONDITION_KEYS if f"`{name}`" not in text]
+    assert missing == []
+
+
+def test_the_document_lists_every_operator() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "KMS.md").read_text()
+    ordered = re.compile(r"(Numeric|Date)\w+")
+    assert [name for name in OPERATORS if not ordered.fullmatch(name) and f"`{name}`" not in text] == []
