@@ -19,7 +19,7 @@ from envfs.errors import ConfigError
 from envfs.service import runtime
 
 _BACKLOG = 64
-_NAME = re.compile(r"kms-[0-9a-f]{16}\.([0-9]+)\.sock")
+_NAME = re.compile(r"kms-[0-9a-f]{16}\.[0-9]+\.sock")
 
 
 def socket_path(home: Path) -> Path:
@@ -28,7 +28,7 @@ def socket_path(home: Path) -> Path:
 
 
 def find_sockets(home: Path) -> list[Path]:
-    """The sockets of running processes for the KMS in `home`, the newest first."""
+    """The sockets on which processes listen for the KMS in `home`, the newest first."""
     uids = {0: None, os.geteuid(): None}
     try:
         uids = {home.stat().st_uid: None, **uids}
@@ -94,13 +94,21 @@ def _listed(directory: Path, prefix: str) -> list[Path]:
 
 
 def _is_alive(path: Path) -> bool:
-    """Whether the process that the name tells is there. Whether it listens shows when one connects."""
-    named = _NAME.fullmatch(path.name)
-    return named is not None and Path(f"/proc/{named[1]}").exists()
+    """Whether somebody listens there. A process that was killed leaves its socket's name behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except (BlockingIOError, PermissionError):
+            return True  # it is busy, or not for us
+        except OSError:
+            return False
+    return True
 
 
 def _remove_stale(path: Path) -> None:
-    """What a process that was killed left: at this path, and in the same directory for the same KMS."""
+    """What processes that were killed left for the same KMS in the same directory; and at this path, if it is one of
+    these names.
+    """
     for other in _listed(path.parent, path.name.partition(".")[0] + "."):
-        if other == path or not _is_alive(other):
+        if not _is_alive(other):
             other.unlink(missing_ok=True)
