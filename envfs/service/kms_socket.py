@@ -106,9 +106,7 @@ def _is_alive(path: Path) -> bool:
 
 
 def _remove_stale(path: Path) -> None:
-    """What processes that were killed left for the same KMS in the same directory; and at this path, if it is one of
-    these names.
-    """
-    for other in _listed(path.parent, path.name.partition(".")[0] + "."):
-        if not _is_alive(other):
+    """What processes that were killed left at this path, and for the same KMS in the same directory."""
+    for other in {path, *_listed(path.parent, path.name.partition(".")[0] + ".")}:
+        if other.is_socket() and not _is_alive(other):
             other.unlink(missing_ok=True)
