@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat as stat_module
 from dataclasses import dataclass
 
 from envfs.fs.content import Content
@@ -92,6 +93,16 @@ def _set_owner_and_mode(state: VolumeState, node: Node, change: Change) -> None:
                 state.nodes.reopen_directory(node)
     finally:
         os.close(fd)
+
+
+def drop_set_id(state: VolumeState, node: Node) -> None:
+    """Take set-user-ID and set-group-ID away, as Linux does when somebody else changes the content."""
+    mode = stat_module.S_IMODE(state.nodes.stat(node).st_mode)
+    left = mode & ~0o4000
+    if mode & 0o010:  # otherwise set-group-ID means mandatory locking
+        left &= ~0o2000
+    if left != mode:
+        _set_owner_and_mode(state, node, Change(mode=left))
 
 
 def _set_times(state: VolumeState, node: Node, change: Change) -> None:

@@ -19,7 +19,7 @@ import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
 from envfs.errors import EnvfsError, FormatError, IntegrityError
-from envfs.fs.attributes import Change, change_attributes, close_handle
+from envfs.fs.attributes import Change, change_attributes, close_handle, drop_set_id
 from envfs.fs.errno_table import errno_of
 from envfs.fs.filesystem import Filesystem
 from envfs.fs.nodes import Node
@@ -265,6 +265,8 @@ class Operations(pyfuse3.Operations):
         if flags & os.O_TRUNC:
             try:
                 content.truncate(0)
+                if ctx.uid != 0:  # the kernel does this for writes and truncate(2), and leaves it to us here
+                    drop_set_id(filesystem.state, node)
             except BaseException:
                 filesystem.release(handle)
                 raise

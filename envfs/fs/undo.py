@@ -156,7 +156,10 @@ def recover(root_fd: int, key: Mac) -> None:
     try:
         if not stat_module.S_ISREG(os.fstat(record_fd).st_mode):
             raise FormatError("something else stands where the undo record should")
-        head = UndoHead.parse(os.pread(record_fd, HEAD_MAX, HEAD_OFFSET), key)
+        raw = os.pread(record_fd, HEAD_MAX, HEAD_OFFSET)
+        if raw and not raw[: len(MAGIC)].strip(b"\0") and _is_ours(os.fstat(record_fd)):
+            return  # kept from the last mount
+        head = UndoHead.parse(raw, key)
         old = os.pread(record_fd, head.old_length, HEAD_OFFSET - head.old_length)
         if head.boot_id == boot_id() and len(old) == head.old_length:
             _put_back(root_fd, head, old)
