@@ -8,9 +8,11 @@ thing is moved, so a crash between the two leaves a line too much and nothing th
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
+import stat as stat_module
 import time
 
 from envfs.format.names import LONG_PREFIX, name_file_for
@@ -50,18 +52,27 @@ class Aside:
 
     @staticmethod
     def _open(parent_fd: int, name: bytes) -> int:
+        """Made, or our own: what a stranger has made he could empty, or fill with links to other files."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent_fd)
-        return os.open(name, lower.OPEN_DIRECTORY, dir_fd=parent_fd)
+        fd = os.open(name, lower.OPEN_DIRECTORY, dir_fd=parent_fd)
+        found = os.fstat(fd)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            os.close(fd)
+            raise OSError(errno.EPERM, f"{os.fsdecode(name)} is not a directory of yours alone")
+        return fd
 
     def _note(self, aside_fd: int, number: bytes, finding: Finding) -> None:
         """Lower paths only: what names mean is not for everybody who can read the lower directory."""
         line = json.dumps(
             {"number": number.decode(), "lower": finding.lower, "problem": finding.problem, "time": int(time.time())}
         )
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         fd = os.open(_INDEX, flags, 0o600, dir_fd=aside_fd)
         try:
+            found = os.fstat(fd)
+            if not stat_module.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid != os.geteuid():
+                raise OSError(errno.EPERM, f"{os.fsdecode(_INDEX)} is not a file of yours alone")
             os.write(fd, line.encode("ascii") + b"\n")
             os.fsync(fd)
         finally:

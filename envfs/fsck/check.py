@@ -12,7 +12,7 @@ import os
 import stat as stat_module
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ from envfs.format.volume_keys import VolumeKeys
 from envfs.fs import lower
 from envfs.fsck.aside import Aside
 from envfs.fsck.content import FileCheck, OpenFile, Unwrap, damaged_blocks
-from envfs.fsck.directory import DirectoryCheck, Entry
-from envfs.fsck.findings import Finding, Problem, Report, Spot, describe
+from envfs.fsck.directory import DirectoryCheck, Entry, Identity
+from envfs.fsck.findings import Finding, Outcome, Problem, Report, Spot, describe
 from envfs.fsck.objects import check_symlink, check_xattrs
 
 T = TypeVar("T")
@@ -35,6 +35,8 @@ _PASSES = 4
 _BETWEEN_PASSES = 0.25  # seconds
 # So many files at most wait for their blocks to be read; each holds a descriptor.
 _WAITING = 64
+# So many damaged blocks of a file are named.
+_SHOWN = 8
 # What a repair moves out of the way, since it can neither be mended nor be trusted where it stands.
 _TO_PUT_ASIDE = frozenset(
     (Problem.NAME, Problem.NAME_FILE, Problem.LEAVING, Problem.HEADER, Problem.PLACE, Problem.CUT, Problem.SYMLINK,
@@ -72,6 +74,8 @@ class Check:
         self._directories = DirectoryCheck(keys, volume.root_id, live=wishes.live)
         self._files = FileCheck(self._geometry, keys.place, unwrap)
         self._report = Report()
+        self._by_id: dict[bytes, Spot] = {}
+        self._guesses: list[tuple[Entry, Identity]] = []
         self._to_put_aside: list[tuple[Spot, Finding]] = []
         self._counting = threading.Lock()
         self._reading: deque[tuple[Spot, Future[list[Finding]]]] = deque()
@@ -89,6 +93,7 @@ class Check:
             while self._reading:
                 self._finish_oldest()
         if self._wishes.repair:
+            self._rebuild()
             self._put_aside()
         return self._report
 
@@ -98,12 +103,11 @@ class Check:
         with self._opened(spot.lower) as fd:
             self._report.directories += 1
             self._advance(1, 0)
-            directory_id = self._settle(
-                spot,
-                lambda found: self._directories.identify(fd, spot, entry.where, found, repair=self._wishes.repair),
-            )
-            if directory_id is None:
+            identity = self._settle(spot, lambda found: self._directories.identify(fd, spot, entry.where, found))
+            if identity is None:
                 return []
+            directory_id = identity.directory_id
+            self._remember(entry, identity)
             self._settle(spot, lambda found: check_xattrs(self._keys, fd, directory_id, spot, found))
             inner: list[Entry] = []
             for child in self._entries(fd, spot, directory_id):
@@ -117,6 +121,35 @@ class Check:
                 except OSError as error:
                     self._keep(child.spot, [child.spot.finding(Problem.UNREADABLE, describe(error))])
             return inner
+
+    def _remember(self, entry: Entry, identity: Identity) -> None:
+        """Two directories with one id: one of them is a copy, and nothing says which."""
+        if identity.guess is not None:
+            self._guesses.append((entry, identity))
+            return
+        other = self._by_id.setdefault(identity.directory_id, entry.spot)
+        if other is not entry.spot:
+            detail = f"it has the same directory id as /{os.fsdecode(other.plain)}: one of them is a copy"
+            self._keep(entry.spot, [entry.spot.finding(Problem.DUPLICATE, detail)])
+
+    def _rebuild(self) -> None:
+        """Directories without a directory file, when it is known which ids others have."""
+        claims = Counter(identity.directory_id for _, identity in self._guesses)
+        for entry, identity in self._guesses:
+            finding = identity.guess
+            if finding is None:
+                continue
+            if identity.directory_id in self._by_id or claims[identity.directory_id] > 1:
+                finding.detail += ", and another directory has it, too: the content may have been moved or copied here"
+                continue
+            try:
+                with self._opened(entry.spot.lower) as fd:
+                    self._directories.rebuild(fd, entry.where, identity)
+            except OSError as error:
+                finding.detail += f"; it could not be made again: {describe(error)}"
+            else:
+                finding.detail += "; it is yours alone now: give it back its owner and mode"
+                finding.outcome = Outcome.REPAIRED
 
     def _entries(self, fd: int, spot: Spot, directory_id: bytes) -> list[Entry]:
         """The entries with authentic names. What else stands there is found, each at its own spot."""
@@ -172,13 +205,16 @@ class Check:
             os.close(file)
 
     def _damaged_blocks(self, file: int, opened: OpenFile, found: list[Finding]) -> None:
-        damaged = list(damaged_blocks(file, opened, self._geometry, self._count))
-        if damaged:
-            size = self._geometry.block_size
-            shown = ", ".join(map(str, damaged[:8])) + (", …" if len(damaged) > 8 else "")
-            found.append(
-                opened.spot.finding(Problem.BLOCK, f"{len(damaged)} blocks of {size} bytes are damaged: {shown}")
-            )
+        count = 0
+        shown: list[str] = []
+        for first, end in damaged_blocks(file, opened, self._geometry, self._count):
+            count += end - first
+            if len(shown) < _SHOWN:
+                shown.append(str(first) if end == first + 1 else f"{first} to {end - 1}")
+        if count:
+            which = ", ".join(shown) + (", …" if len(shown) == _SHOWN else "")
+            detail = f"{count} blocks of {self._geometry.block_size} bytes are damaged: {which}"
+            found.append(opened.spot.finding(Problem.BLOCK, detail))
 
     def _count(self, size: int) -> None:
         with self._counting:  # several threads count
@@ -210,7 +246,8 @@ class Check:
     def _keep(self, spot: Spot, findings: list[Finding]) -> None:
         self._report.findings += findings
         for finding in findings:
-            if finding.is_open and finding.problem in _TO_PUT_ASIDE and spot.name:
+            wanted = finding.is_open or finding.outcome is Outcome.HARMLESS
+            if wanted and finding.problem in _TO_PUT_ASIDE and spot.name:
                 self._to_put_aside.append((spot, finding))
                 return  # once is enough, whatever else is wrong with it
 
@@ -218,6 +255,8 @@ class Check:
         aside = Aside(self._root_fd)
         # What was found last lies deepest: it goes before the directory that it lies in.
         for spot, finding in reversed(self._to_put_aside):
+            if finding.outcome is Outcome.REPAIRED:
+                continue
             try:
                 with self._opened(spot.directory) as fd:
                     aside.put(fd, spot.name, finding)

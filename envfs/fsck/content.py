@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat as stat_module
 from collections.abc import Callable, Iterator
@@ -112,6 +113,9 @@ class FileCheck:
             found.append(spot.finding(Problem.HEADER, "neither header slot is authentic"))
             return None
         parsed, key, codec = good
+        other = raw[SLOT_OFFSETS[1 - parsed.position] :][:SLOT_SIZE]
+        if parsed.slot.sequence > 1 and not other.strip(b"\0"):
+            bad.append(1 - parsed.position)  # only a file that was never closed or synced has one
         self._tell_bad_slots(fd, bad, parsed, key, spot, found, repair=repair)
         self._check_size(parsed.slot, size, spot, found)
         return OpenFile(spot, parsed.slot, key, codec)
@@ -173,27 +177,67 @@ def _write_slot(read_fd: int, raw: bytes, offset: int) -> None:
         os.close(fd)
 
 
-def damaged_blocks(fd: int, file: OpenFile, geometry: Geometry, advance: Callable[[int], None]) -> Iterator[int]:
-    """The indices of the blocks that are not authentic. `advance` hears how many plain bytes were looked at."""
-    step = geometry.cipher_block * _CHUNK_BLOCKS
+def damaged_blocks(
+    fd: int, file: OpenFile, geometry: Geometry, advance: Callable[[int], None]
+) -> Iterator[tuple[int, int]]:
+    """The blocks that are not authentic, as ranges of indices. `advance` hears how many plain bytes were looked at.
+
+    Where the lower file has no data there is nothing to be read, however long somebody has made it: within the hole
+    range these are zeros, and elsewhere damaged.
+    """
     slot = file.newest_slot(fd)
-    for first in range(0, geometry.block_count(geometry.plain_size(os.fstat(fd).st_size)), _CHUNK_BLOCKS):
-        raw = os.pread(fd, step, geometry.block_offset(first))
-        yield from _damaged_in(raw, first, file.codec, slot, geometry)
-        advance(geometry.plain_size(HEADER_SIZE + len(raw)))
+    size = os.fstat(fd).st_size
+    count = geometry.block_count(geometry.plain_size(size))
+    index = 0
+    while index < count:
+        data, hole = _data_from(fd, geometry.block_offset(index), size)
+        first = min(count, max(index, (data - HEADER_SIZE) // geometry.cipher_block))
+        if first > index:
+            yield from _outside(index, first, slot)
+            advance((first - index) * geometry.block_size)
+        end = min(count, -(-(hole - HEADER_SIZE) // geometry.cipher_block))
+        for start in range(first, end, _CHUNK_BLOCKS):
+            length = min(_CHUNK_BLOCKS, end - start) * geometry.cipher_block
+            raw = os.pread(fd, length, geometry.block_offset(start))
+            yield from _damaged_in(raw, start, file.codec, slot, geometry)
+            advance(geometry.plain_size(HEADER_SIZE + len(raw)))
+        index = max(end, index + 1)
 
 
-def _damaged_in(raw: bytes, first: int, codec: BlockCodec, slot: Slot, geometry: Geometry) -> Iterator[int]:
+def _data_from(fd: int, offset: int, size: int) -> tuple[int, int]:
+    """Where the next data begins and ends; both the size where none is left. Lower filesystems that cannot say so say
+    that everything is data.
+    """
+    try:
+        data = os.lseek(fd, offset, os.SEEK_DATA)
+        return data, os.lseek(fd, data, os.SEEK_HOLE)
+    except OSError as error:
+        return (size, size) if error.errno == errno.ENXIO else (offset, size)
+
+
+def _outside(first: int, end: int, slot: Slot) -> Iterator[tuple[int, int]]:
+    """The parts of a range of zero blocks that are not in the hole range."""
+    start, stop = max(first, min(slot.hole_start, end)), min(end, max(slot.hole_end, first))
+    if start >= stop:
+        yield first, end
+        return
+    if first < start:
+        yield first, start
+    if stop < end:
+        yield stop, end
+
+
+def _damaged_in(raw: bytes, first: int, codec: BlockCodec, slot: Slot, geometry: Geometry) -> Iterator[tuple[int, int]]:
     while raw:
         try:
             codec.open(first, raw, slot.hole_start, slot.hole_end)
         except IntegrityError as error:
             index = first if error.block is None else error.block
-            yield index
+            yield index, index + 1
             raw = raw[(index + 1 - first) * geometry.cipher_block :]
             first = index + 1
         except EnvfsError:
-            yield first
+            yield first, first + 1
             return
         else:
             return

@@ -47,6 +47,14 @@ class Entry:
     where: Where
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The id of a directory; `guess`, the finding that it has no directory file, where its content alone tells it."""
+
+    directory_id: bytes
+    guess: Finding | None = None
+
+
 class DirectoryCheck:
     """Checks directories of one volume. `live`: it is mounted for writing meanwhile."""
 
@@ -55,7 +63,7 @@ class DirectoryCheck:
         self._root_id = root_id
         self._live = live
 
-    def identify(self, fd: int, spot: Spot, where: Where, found: list[Finding], *, repair: bool) -> bytes | None:
+    def identify(self, fd: int, spot: Spot, where: Where, found: list[Finding]) -> Identity | None:
         """The directory's id; None if nothing says it."""
         is_root = where == ROOT
         try:
@@ -66,41 +74,41 @@ class DirectoryCheck:
             detail = "its directory file is missing" if lost else f"its directory file is damaged: {describe(error)}"
             finding = spot.finding(Problem.DIRECTORY_FILE, detail)
             found.append(finding)
-            return self._rebuild(fd, where, finding, repair=repair)
+            guessed = self._root_id if is_root else self._id_by_children(fd)
+            if guessed is None:
+                return None
+            finding.detail += "; its id is known from what stands in it, its own key and labels are not"
+            return Identity(guessed, finding)
         directory_id = parsed.directory_id
         if is_root and directory_id != self._root_id:
             found.append(spot.finding(Problem.DIRECTORY_FILE, "it is not the root that the volume file names"))
-            return directory_id
+            return Identity(directory_id)
         try:
             is_here = self._keys.place.check(place, Kind.DIRECTORY, directory_id, where)
         except FormatError as error:
             finding = spot.finding(Problem.DIRECTORY_PLACE, f"its place is damaged: {error.message}")
         else:
             if is_here:
-                return directory_id
+                return Identity(directory_id)
             finding = spot.finding(Problem.DIRECTORY_PLACE, "it does not belong where it stands: it was moved")
         found.append(finding)
-        return directory_id
+        return Identity(directory_id)
 
-    def _rebuild(self, fd: int, where: Where, finding: Finding, *, repair: bool) -> bytes | None:
-        """The id of a directory without a directory file, as what stands in it says under the volume's place key."""
-        directory_id = self._root_id if where == ROOT else self._id_by_children(fd)
-        if directory_id is None:
-            return None
-        finding.detail += "; its id is known from what stands in it, its own key and labels are not"
-        if repair:
-            place = self._keys.place.pack(Kind.DIRECTORY, directory_id, where)
-            # Whoever took the directory file away may have moved the directory to where others may look: until somebody
-            # has looked at it, nobody may.
-            os.fchown(fd, os.geteuid(), os.getegid())
-            os.fchmod(fd, 0o700)
-            lower.replace_file(fd, DIRECTORY_FILE, DirectoryFile(directory_id).serialise(self._keys.directory, place))
-            os.fsync(fd)
-            finding.detail += "; it is yours alone now: give it back its owner and mode"
-            finding.outcome = Outcome.REPAIRED
-        return directory_id
+    def rebuild(self, fd: int, where: Where, identity: Identity) -> None:
+        """Write the directory file of a directory that has lost it. Only where no other directory has that id: what
+        belongs into one would belong into both.
+        """
+        place = self._keys.place.pack(Kind.DIRECTORY, identity.directory_id, where)
+        # Whoever took the directory file away may have moved the directory to where others may look: until somebody
+        # has looked at it, nobody may.
+        os.fchown(fd, os.geteuid(), os.getegid())
+        os.fchmod(fd, 0o700)
+        content = DirectoryFile(identity.directory_id).serialise(self._keys.directory, place)
+        lower.replace_file(fd, DIRECTORY_FILE, content)
+        os.fsync(fd)
 
     def _id_by_children(self, fd: int) -> bytes | None:
+        """As what stands in it says: a name that decrypts under an id says that it was that directory's."""
         for name in _names(fd):
             try:
                 full = _full_name(fd, name)
@@ -157,7 +165,7 @@ class DirectoryCheck:
             yield Entry(spot.child(name, plain), Where(directory_id, full))
         if not self._live:
             lost = "the target of a symlink that is not there"
-            found += [spot.child(name).finding(Problem.LEAVING, lost) for name in sorted(link_files)]
+            found += [spot.child(name).finding(Problem.LEAVING, lost, Outcome.HARMLESS) for name in sorted(link_files)]
 
     def _check_own_file(self, fd: int, name: bytes, spot: Spot, present: set[bytes], found: list[Finding]) -> None:
         if name == DIRECTORY_FILE or name.startswith(LINK_FILE_PREFIX):
@@ -165,7 +173,7 @@ class DirectoryCheck:
         is_root = spot.lower == b""
         if is_root and (name in _OF_THE_ROOT or (self._live and name in _WHILE_MOUNTED)):
             return
-        detail = ""
+        detail, outcome = "", Outcome.HARMLESS
         if name.startswith(NAME_FILE_PREFIX):
             if LONG_PREFIX + name.removeprefix(NAME_FILE_PREFIX) not in present:
                 detail = "the name of something that is not there"
@@ -176,9 +184,9 @@ class DirectoryCheck:
                 return
             detail = "a mount was killed; the next one looks at it"
         else:
-            detail = "the name is reserved, and envfs writes no such file"
+            detail, outcome = "the name is reserved, and envfs writes no such file", Outcome.FOUND
         if detail and not self._live:  # a running mount makes and removes such files all the time
-            found.append(spot.child(name).finding(Problem.LEAVING, detail))
+            found.append(spot.child(name).finding(Problem.LEAVING, detail, outcome))
 
 
 def _names(fd: int) -> list[bytes]:

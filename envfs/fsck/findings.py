@@ -16,6 +16,7 @@ class Problem(enum.StrEnum):
     VOLUME_FILE = "volume-file"
     DIRECTORY_FILE = "directory-file"
     DIRECTORY_PLACE = "directory-place"
+    DUPLICATE = "duplicate"
     NAME = "name"
     NAME_FILE = "name-file"
     LEAVING = "leaving"
@@ -34,6 +35,7 @@ class Outcome(enum.StrEnum):
     """What was done about a finding."""
 
     FOUND = "found"
+    HARMLESS = "harmless"
     REPAIRED = "repaired"
     PUT_ASIDE = "put-aside"
     NOT_CHECKED = "not-checked"
@@ -53,7 +55,7 @@ class Finding:
 
     @property
     def is_open(self) -> bool:
-        """Whether something is still wrong."""
+        """Whether something is still wrong; leavings of a kill mean nothing, and are not."""
         return self.outcome is Outcome.FOUND
 
 

@@ -190,6 +190,12 @@ def test_leavings_are_put_aside(volume: Volume) -> None:
     (volume.lower / ("envfs.name." + "A" * 43)).write_bytes(b"x" * 300)
     (volume.path(b"dir") / ("envfs.link." + "0" * 32)).write_bytes(b"x" * 5000)
     (volume.lower / "envfs.else").touch()
+    before = volume.check()
+    outcomes = sorted(finding.outcome.value for finding in before.findings)
+    assert outcomes == ["found", "harmless", "harmless", "harmless"]
+    (volume.lower / "envfs.else").unlink()
+    assert volume.check().is_clean
+    (volume.lower / "envfs.else").touch()
     report = volume.check(repair=True)
     assert [finding.problem for finding in report.findings] == [Problem.LEAVING] * 4
     assert volume.check().findings == []
