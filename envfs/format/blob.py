@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -55,18 +55,34 @@ class Blob:
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         """The parts of `raw`, not authenticated (see `open_blob`). Truncated, UnsupportedVersion or FormatError."""
-        if len(raw) < 3:
-            raise Truncated(f"ciphertext blob: {len(raw)} bytes do not even hold its start")
-        if raw[:2] != MAGIC:
-            raise FormatError("not a ciphertext blob of this KMS: it does not begin with EK")
-        if raw[2] != BLOB_VERSION:
-            raise UnsupportedVersion(f"ciphertext blob of version {raw[2]}; this release reads version {BLOB_VERSION}")
-        if len(raw) < HEADER_SIZE + 1 + TAG_SIZE:
-            raise Truncated(f"ciphertext blob: {len(raw)} bytes, at least {HEADER_SIZE + 1 + TAG_SIZE} are needed")
-        _, _, algorithm, key_id, backing_key_id, salt = _HEADER.unpack_from(raw)
-        if algorithm != SYMMETRIC_DEFAULT:
-            raise FormatError(f"ciphertext blob: algorithm {algorithm} is none")
-        return cls(key_id, backing_key_id, salt, bytes(raw[HEADER_SIZE:-TAG_SIZE]), bytes(raw[-TAG_SIZE:]))
+        found = read_blob(raw)
+        return cls(*found[1:], bytes(raw[HEADER_SIZE:-TAG_SIZE]), bytes(raw[-TAG_SIZE:]))
+
+
+class SealedBlob(NamedTuple):
+    """A blob as it came, and the ids and the salt in its header: all that opening it takes."""
+
+    raw: bytes
+    key_id: bytes
+    backing_key_id: bytes
+    salt: bytes
+
+
+def read_blob(raw: bytes) -> SealedBlob:
+    """`raw`, if it has the structure of a blob; not authenticated. Truncated, UnsupportedVersion or FormatError."""
+    if len(raw) < 3:
+        raise Truncated(f"ciphertext blob: {len(raw)} bytes do not even hold its start")
+    if raw[:2] != MAGIC:
+        raise FormatError("not a ciphertext blob of this KMS: it does not begin with EK")
+    if raw[2] != BLOB_VERSION:
+        raise UnsupportedVersion(f"ciphertext blob of version {raw[2]}; this release reads version {BLOB_VERSION}")
+    if len(raw) < HEADER_SIZE + 1 + TAG_SIZE:
+        raise Truncated(f"ciphertext blob: {len(raw)} bytes, at least {HEADER_SIZE + 1 + TAG_SIZE} are needed")
+    check_range(len(raw) - HEADER_SIZE - TAG_SIZE, 1, MAX_PLAINTEXT_SIZE, "blob: size of the ciphertext")
+    _, _, algorithm, key_id, backing_key_id, salt = _HEADER.unpack_from(raw)
+    if algorithm != SYMMETRIC_DEFAULT:
+        raise FormatError(f"ciphertext blob: algorithm {algorithm} is none")
+    return SealedBlob(raw, key_id, backing_key_id, salt)
 
 
 def blob_header(key_id: bytes, backing_key_id: bytes, salt: bytes) -> bytes:
@@ -97,12 +113,13 @@ def seal_blob(
     return header + sealed
 
 
-def open_blob(backing_key: Secret | bytes, blob: Blob, context_bytes: bytes) -> Secret:
+def open_blob(backing_key: Secret | bytes, blob: SealedBlob, context_bytes: bytes) -> Secret:
     """The plaintext; IntegrityError for a damaged blob, another backing key or another context."""
-    plain = bytearray(len(blob.ciphertext))
+    raw = blob.raw
+    plain = bytearray(len(raw) - HEADER_SIZE - TAG_SIZE)
     cipher = AESGCM(derive(backing_key, Label.CIPHERTEXT_BLOB, blob.salt))
     try:
-        cipher.decrypt_into(_ZERO_NONCE, blob.ciphertext + blob.tag, blob.header + context_bytes, plain)
+        cipher.decrypt_into(_ZERO_NONCE, raw[HEADER_SIZE:], raw[:HEADER_SIZE] + context_bytes, plain)
     except InvalidTag:
         plain[:] = bytes(len(plain))  # what stands there is not authentic
         raise IntegrityError("the ciphertext blob is not authentic under this encryption context") from None

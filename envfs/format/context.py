@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from envfs.errors import FormatError, Truncated
-from envfs.format.fields import decode_text, encode_text
+from envfs.format.fields import decode_text
 
 MAX_CONTEXT_SIZE: Final = 8192
 EMPTY_CONTEXT: Final = b"\0\0"
@@ -23,12 +23,13 @@ def encode_context(pairs: Mapping[str, str]) -> bytes:
     """`pairs` as bytes. FormatError for an empty key, text that is not UTF-8, or more than 8,192 bytes."""
     if not pairs:
         return EMPTY_CONTEXT
-    encoded = sorted(
-        (encode_text(key, "context key"), encode_text(value, "context value")) for key, value in pairs.items()
-    )
+    try:
+        encoded = sorted([(key.encode("utf-8"), value.encode("utf-8")) for key, value in pairs.items()])
+    except UnicodeEncodeError:
+        raise FormatError("context: not UTF-8") from None
     if not encoded[0][0]:
         raise FormatError("context: an empty key")
-    size = 2 + sum(4 + len(key) + len(value) for key, value in encoded)
+    size = 2 + sum([4 + len(key) + len(value) for key, value in encoded])
     if size > MAX_CONTEXT_SIZE:
         raise FormatError(f"context: {size} bytes, more than {MAX_CONTEXT_SIZE}")
     pack = _U16.pack

@@ -14,7 +14,7 @@ from envfs.crypto.b64 import decode_bytes, encode_bytes
 from envfs.crypto.mac import mac
 from envfs.crypto.secret import Secret
 from envfs.errors import EnvfsError
-from envfs.format.blob import Blob, open_blob
+from envfs.format.blob import Blob, open_blob, read_blob
 from envfs.format.block import BlockCodec
 from envfs.format.context import decode_context, decode_labels, encode_context
 from envfs.format.directory import DirectoryFile
@@ -86,7 +86,7 @@ def _volume_file(raw: bytes) -> bytes:
 def _blob(raw: bytes) -> bytes:
     blob = Blob.parse(raw)
     with pytest.raises(EnvfsError):
-        open_blob(KEY, blob, b"\0\0")
+        open_blob(KEY, read_blob(raw), b"\0\0")
     return blob.serialise()
 
 

@@ -14,7 +14,7 @@ from envfs.crypto.b64 import decode_bytes, encode_bytes
 from envfs.crypto.secret import Secret
 from envfs.crypto.siv import Siv
 from envfs.errors import EnvfsError, IntegrityError
-from envfs.format.blob import Blob, open_blob, seal_blob
+from envfs.format.blob import Blob, open_blob, read_blob, seal_blob
 from envfs.format.context import decode_context, encode_context
 from envfs.format.directory import DirectoryFile
 from envfs.format.header import Slot, parse_header_area, verify_slot
@@ -83,7 +83,7 @@ def test_blobs(plaintext: bytes, context: dict[str, str], key_id: bytes, backing
     blob = Blob.parse(raw)
     assert blob.serialise() == raw
     assert (blob.key_id, blob.backing_key_id, blob.salt) == (key_id, backing_key_id, salt)
-    assert open_blob(KEY, blob, encode_context(context)) == Secret(plaintext)
+    assert open_blob(KEY, read_blob(raw), encode_context(context)) == Secret(plaintext)
 
 
 @given(draw_.names, draw_.ids)
@@ -142,7 +142,7 @@ def _open_volume_file(raw: bytes) -> None:
 
 
 def _open_blob(raw: bytes) -> None:
-    open_blob(KEY, Blob.parse(raw), b"\0\0")
+    open_blob(KEY, read_blob(raw), b"\0\0")
 
 
 def _open_name(raw: bytes) -> None:

@@ -15,7 +15,7 @@ from envfs.crypto.aead import Suite
 from envfs.crypto.secret import Secret
 from envfs.errors import EnvfsError, IntegrityError
 from envfs.format import context, header, names, symlink
-from envfs.format.blob import Blob, open_blob, seal_blob
+from envfs.format.blob import Blob, open_blob, read_blob, seal_blob
 from envfs.format.block import BlockCodec
 from envfs.format.directory import DirectoryFile
 from envfs.format.geometry import Geometry
@@ -204,7 +204,7 @@ def _blob(given: Case) -> Case:
     blob = Blob.parse(raw)
     encodes_to(raw, blob.serialise)
     encoded = context.encode_context(given["context"])
-    plaintext = bytes(open_blob(backing_key, blob, encoded).expose())
+    plaintext = bytes(open_blob(backing_key, read_blob(raw), encoded).expose())
     encodes_to(raw, seal_blob, backing_key, blob.key_id, blob.backing_key_id, plaintext, encoded, blob.salt)
     return {
         "key_id": blob.key_id.hex(),

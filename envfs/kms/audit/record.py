@@ -103,7 +103,6 @@ class Recorder:
 
     def record(self, call: Call, now: float, generation: int, error: EnvfsError | None = None) -> None:
         """Writes the record of `call`, which succeeded or failed with `error`. `generation` is the store's."""
-        random = os.urandom(32).hex()
         principal = call.principal
         pieces = [
             _identity(principal, self._account),
@@ -112,7 +111,7 @@ class Recorder:
             "null" if call.response is None else compact(call.response),
             ',"requestParameters":',
             _parameters(call),
-            f',"requestID":"{call.facts.request_id or _uuid(random, 0)}","eventID":"{_uuid(random, 32)}"',
+            _ids(os.urandom(32).hex(), call.facts.request_id),
             _resources(call.key_arn, call.other_arn, self._account.account_id) if call.key_arn else "",
             "" if error is None else _error(error),
             _origin(call.facts),
@@ -135,12 +134,13 @@ def format_time(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
-def _uuid(random: str, start: int) -> str:
-    """A version 4 UUID (RFC 9562 section 5.4) from 32 hexadecimal digits."""
-    return (
-        f"{random[start : start + 8]}-{random[start + 8 : start + 12]}-4{random[start + 13 : start + 16]}"
-        f"-a{random[start + 17 : start + 20]}-{random[start + 20 : start + 32]}"
-    )
+def _ids(random: str, request_id: str) -> str:
+    """UUIDs of version 4 (RFC 9562 section 5.4) from 64 hexadecimal digits; the first one only if a server has not
+    given the request one already.
+    """
+    request_id = request_id or f"{random[:8]}-{random[8:12]}-4{random[13:16]}-a{random[17:20]}-{random[20:32]}"
+    event_id = f"{random[32:40]}-{random[40:44]}-4{random[45:48]}-a{random[49:52]}-{random[52:]}"
+    return f',"requestID":"{request_id}","eventID":"{event_id}"'
 
 
 @lru_cache(maxsize=4096)
@@ -210,22 +210,22 @@ def _origin(facts: RequestFacts) -> str:
 
 
 def _unix(principal: Principal | None, facts: RequestFacts) -> str:
-    who = "" if principal is None else _who(principal)
+    who = "" if principal is None else _who(principal.uid, principal.gid, principal.pid, _executable(principal.pid))
     path = "" if facts.path is None else f'"path":{quote(facts.path)},'
     access = "" if facts.access is None else f'"access":"{facts.access}",'
     via = "" if facts.via_service is None else f'"viaService":{quote(facts.via_service)},'
     return f"{who}{path}{access}{via}"
 
 
-def _who(principal: Principal) -> str:
-    executable = _executable(principal.pid)
+@lru_cache(maxsize=4096)
+def _who(uid: int, gid: int, pid: int, executable: str | None) -> str:
     shown = "" if executable is None else f'"executable":{quote(executable)},'
-    return f'"uid":{principal.uid},"gid":{principal.gid},"pid":{principal.pid},{shown}'
+    return f'"uid":{uid},"gid":{gid},"pid":{pid},{shown}'
 
 
 def _executable(pid: int) -> str | None:
     """The program that runs as `pid` at this moment; None where the kernel does not say (proc_pid_exe(5)): the process
-    is another user's, in another pid namespace (0), or gone.
+    is another user's, in another pid namespace (0), or gone. It is asked each time, since a process may change it.
     """
     if pid <= 0:
         return None

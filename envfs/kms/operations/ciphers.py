@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from envfs.crypto.secret import Secret
 from envfs.errors import FormatError, IntegrityError, InvalidCiphertext, Validation
-from envfs.format.blob import MAX_PLAINTEXT_SIZE, SALT_SIZE, Blob, open_blob, seal_blob
+from envfs.format.blob import MAX_PLAINTEXT_SIZE, SALT_SIZE, SealedBlob, open_blob, read_blob, seal_blob
 from envfs.format.context import encode_context
 from envfs.kms.catalogue import Key
 from envfs.kms.material.specs import check_use
@@ -54,7 +54,7 @@ class Ciphers(AsymmetricEncryption):
         # The salt is drawn here, for this call alone: that is what keeps the blob's key from being used twice.
         return seal_blob(backing_key, key.row.key_id, backing_key_id, plaintext, context_bytes, os.urandom(SALT_SIZE))
 
-    def _open_blob(self, key: Key, blob: Blob, context_bytes: bytes) -> Secret:
+    def _open_blob(self, key: Key, blob: SealedBlob, context_bytes: bytes) -> Secret:
         backing_key = self._backing_key(key.row.key_id, blob.backing_key_id)
         if backing_key is None:
             raise InvalidCiphertext
@@ -89,7 +89,7 @@ class Ciphers(AsymmetricEncryption):
         InvalidCiphertext for damage, another context, or another KMS.
         """
         self._refresh()
-        parsed = Blob.parse(blob)
+        parsed = read_blob(blob)
         row = self._catalogue.owned_key()
         backing_key = self._backing_key(row.key_id, parsed.backing_key_id) if parsed.key_id == row.key_id else None
         if backing_key is None:
@@ -100,9 +100,9 @@ class Ciphers(AsymmetricEncryption):
             raise InvalidCiphertext from None
 
 
-def parse_blob(raw: bytes) -> Blob:
-    """The parts of a symmetric key's ciphertext. InvalidCiphertext if it is none."""
+def parse_blob(raw: bytes) -> SealedBlob:
+    """A symmetric key's ciphertext. InvalidCiphertext if it is none."""
     try:
-        return Blob.parse(raw)
+        return read_blob(raw)
     except FormatError:
         raise InvalidCiphertext from None

@@ -6,7 +6,7 @@ import pytest
 
 from envfs.crypto.secret import Secret
 from envfs.errors import FormatError, IntegrityError
-from envfs.format.blob import MAX_BLOB_SIZE, Blob, open_blob, seal_blob
+from envfs.format.blob import MAX_BLOB_SIZE, Blob, open_blob, read_blob, seal_blob
 
 BACKING_KEY = Secret(bytes(range(32)))
 KEY_ID, BACKING_KEY_ID, SALT = b"k" * 16, b"b" * 16, b"s" * 32
@@ -22,7 +22,7 @@ def test_a_wrapped_dek_has_116_bytes() -> None:
 
 
 def test_what_was_sealed_is_opened_as_a_secret() -> None:
-    secret = open_blob(BACKING_KEY, Blob.parse(sealed(b"plaintext")), b"\0\0")
+    secret = open_blob(BACKING_KEY, read_blob(sealed(b"plaintext")), b"\0\0")
     assert isinstance(secret, Secret)
     assert secret == Secret(b"plaintext")
 
@@ -39,12 +39,12 @@ def test_every_field_is_authenticated(change: str) -> None:
     value: bytes = getattr(blob, change)
     broken = replace(blob, **{change: bytes([value[0] ^ 1]) + value[1:]})
     with pytest.raises(IntegrityError):
-        open_blob(BACKING_KEY, broken, b"\0\0")
+        open_blob(BACKING_KEY, read_blob(broken.serialise()), b"\0\0")
 
 
 def test_the_context_is_authenticated() -> None:
     with pytest.raises(IntegrityError):
-        open_blob(BACKING_KEY, Blob.parse(sealed(context=b"\0\1\0\1a\0\2bc")), b"\0\1\0\2ab\0\1c")
+        open_blob(BACKING_KEY, read_blob(sealed(context=b"\0\1\0\1a\0\2bc")), b"\0\1\0\2ab\0\1c")
 
 
 def test_another_salt_makes_another_key() -> None:

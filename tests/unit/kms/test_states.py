@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/kms/latest/developerguide/key-state.html; the marks 
 from __future__ import annotations
 
 import pytest
-from botocore.loaders import Loader  # type: ignore[import-untyped]
+from botocore.loaders import Loader
 
 from envfs.errors import Disabled, InvalidState, KmsError, UnsupportedOperation
 from envfs.kms.actions import KEYLESS_ACTIONS, PERMISSIONS
