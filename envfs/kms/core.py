@@ -54,9 +54,6 @@ class Core:
         self._users = users
         self._catalogue = Catalogue(store, account, clock)
         self._pins: dict[int, str] | None = None
-        # Key material that was deleted still stands in the write-ahead log until a checkpoint. The first maintenance of
-        # a process makes one, too: whoever deleted last may have been killed before.
-        self._checkpoint_is_due = True
         self._principal_prefix = account.principal_prefix
         self._grant_tokens = GrantTokens(keyring.mac(Label.GRANT_TOKEN))
 

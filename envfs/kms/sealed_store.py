@@ -196,6 +196,20 @@ class SealedStore:
         """
         return self._store.checkpoint()
 
+    def note_erasure(self) -> None:
+        """Before key material is deleted: it still stands in the files until `erase`."""
+        self._store.note_erasure()
+
+    def erasure_is_due(self) -> bool:
+        """Whether any process deleted what may still stand in the files."""
+        return self._store.erasure_is_due()
+
+    def erase(self) -> bool:
+        """Leaves nothing of what was deleted in the database or its log. False if another process was in the way: then
+        it stays due. Takes as long as writing the database anew.
+        """
+        return self._store.erase()
+
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Changes that happen together or not at all. Reads within see them."""

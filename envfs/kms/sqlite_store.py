@@ -4,6 +4,7 @@ https://www.sqlite.org/wal.html).
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ BUSY_TIMEOUT: Final = 10.0  # seconds that a writer waits for others
 _CHECKPOINT_TIMEOUT: Final = 500  # milliseconds: a mount answers nobody meanwhile
 
 _TYPES: Final[Mapping[str, type]] = {"INTEGER": int, "TEXT": str, "BLOB": bytes}
+_ERASE_MARK: Final = "-erase."
+_IN_THE_WAY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL}
 _CORRUPT: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH}
 
 
@@ -136,6 +139,7 @@ class SqliteStore:
         connection.execute("PRAGMA synchronous = FULL")
         # Deleted key material must not linger in free pages.
         connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         return cls(path, connection)
@@ -233,6 +237,42 @@ class SqliteStore:
                 return self._ask("PRAGMA wal_checkpoint(TRUNCATE)") == 0
             finally:
                 self._execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT * 1000)}")
+
+    def note_erasure(self) -> None:
+        # A file, since nothing within the database could be changed by the erasure without the root key.
+        mark = self._path.with_name(f"{self._path.name}{_ERASE_MARK}{os.urandom(8).hex()}")
+        mark.touch(0o600, exist_ok=False)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def erasure_is_due(self) -> bool:
+        return bool(self._erase_marks())
+
+    def erase(self) -> bool:
+        marks = self._erase_marks()  # those of later deletions stay
+        with _database_errors(self._path):
+            self._execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT}")
+            try:
+                # secure_delete overwrites the row that was deleted, not copies of it that SQLite left in other pages
+                # when it moved rows between them. In a database that is written anew there are none.
+                self._execute("VACUUM")
+                is_done = self._ask("PRAGMA wal_checkpoint(TRUNCATE)") == 0
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _IN_THE_WAY:
+                    raise
+                return False
+            finally:
+                self._execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT * 1000)}")
+        if is_done:
+            for mark in marks:
+                mark.unlink(missing_ok=True)
+        return is_done
+
+    def _erase_marks(self) -> list[Path]:
+        return list(self._path.parent.glob(f"{self._path.name}{_ERASE_MARK}*"))
 
     def close(self) -> None:
         self._connection.close()

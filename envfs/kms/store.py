@@ -58,4 +58,17 @@ class Store(Protocol):
         the way.
         """
 
+    def note_erasure(self) -> None:
+        """Before what is secret is deleted: `erasure_is_due` until `erase`, also for other processes and after a
+        crash.
+        """
+
+    def erasure_is_due(self) -> bool:
+        """Whether somebody deleted what may still stand in the files."""
+
+    def erase(self) -> bool:
+        """Outside of a transaction: leaves no copy of deleted rows in any file. False if a reader or writer, or a full
+        disk, is in the way.
+        """
+
     def close(self) -> None: ...

@@ -63,6 +63,7 @@ class DeletionOperations(OnKey):
     def _delete_key(self, transaction: Transaction, row: KeyRow) -> Call:
         """The end of the waiting period: the key goes with all that belongs to it."""
         key_id = row.key_id
+        self._store.note_erasure()
         for backing_key in self._store.find(BACKING_KEYS, key_id=key_id):
             transaction.delete(BACKING_KEYS, backing_key.backing_key_id)
         for alias in self._store.find(ALIASES, key_id=key_id):
@@ -72,11 +73,11 @@ class DeletionOperations(OnKey):
         for tag in self._store.find(TAGS, key_id=key_id):
             transaction.delete(TAGS, key_id, tag.name)
         transaction.delete(KEYS, key_id)
-        self._checkpoint_is_due = True
         return Call("DeleteKey", None)
 
     def _remove_material(self, transaction: Transaction, row: KeyRow, gone: Iterable[BackingKeyRow]) -> None:
         """Nothing remains of imported material itself; the key can be used again when the same is imported."""
+        self._store.note_erasure()
         current = self._catalogue.backing_key(row.backing_key_id)
         for backing_key in gone:
             if is_pending_rotation(backing_key, current):
@@ -87,4 +88,3 @@ class DeletionOperations(OnKey):
         if row.state != KeyState.PENDING_DELETION and not self._has_material(row):
             row = row._replace(state=KeyState.PENDING_IMPORT.value)
         self._put_key(transaction, row)
-        self._checkpoint_is_due = True

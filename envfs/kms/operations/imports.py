@@ -164,8 +164,7 @@ class ImportOperations(DeletionOperations, KeyUse):
                 target = _find_material(key.arn, row, rows, key_material_id)
                 if target is not None:
                     self._remove_material(transaction, row, [target])
-            # It still stands in the write-ahead log until then; where a reader is in the way, maintenance does it.
-            self._checkpoint_is_due = not self._store.checkpoint()
+            self._store.erase()  # where somebody is in the way, maintenance does it
         return ImportedMaterial(key.arn, "" if target is None else target.material_id.hex())
 
     def _check_expiration(self, model: str, valid_to: float | None) -> int:

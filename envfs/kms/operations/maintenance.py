@@ -38,8 +38,8 @@ class MaintenanceOperations(DeletionOperations, RotationOperations):
                 logger.warning("maintenance of key %s: %s", self._account.key_arn(row.key_id), error.message)
                 failure = failure or error
         self._recorder.anchor()
-        if self._checkpoint_is_due:
-            self._checkpoint_is_due = not self._store.checkpoint()
+        if self._store.erasure_is_due():
+            self._store.erase()
         if failure is not None:
             raise failure
 

@@ -185,6 +185,7 @@ def test_deleted_material_is_gone_until_it_is_imported_again(engine: Engine, hom
     assert in_files
     assert engine.delete_imported_key_material(ALICE, key) == imported
     assert [path for path in home.iterdir() if path.is_file() and row.wrapped in path.read_bytes()] == []
+    assert not engine._store.erasure_is_due()
     assert state(engine, key) is KeyState.PENDING_IMPORT
     with pytest.raises(InvalidState):
         engine.decrypt(ALICE, blob, {})
