@@ -190,12 +190,6 @@ class SealedStore:
                 found += problems_of_table(self._store, table, by_name.get(name))
             return found
 
-    def checkpoint(self) -> bool:
-        """Moves everything into the database file, so that its log keeps no copy of what was deleted. False if another
-        process was in the way.
-        """
-        return self._store.checkpoint()
-
     def note_erasure(self) -> None:
         """Before key material is deleted: it still stands in the files until `erase`."""
         self._store.note_erasure()

@@ -230,14 +230,6 @@ class SqliteStore:
         with _database_errors(self._path):
             self._execute(f"PRAGMA user_version = {version:d}")
 
-    def checkpoint(self) -> bool:
-        with _database_errors(self._path):
-            self._execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT}")
-            try:
-                return self._ask("PRAGMA wal_checkpoint(TRUNCATE)") == 0
-            finally:
-                self._execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT * 1000)}")
-
     def note_erasure(self) -> None:
         # A file, since nothing within the database could be changed by the erasure without the root key.
         mark = self._path.with_name(f"{self._path.name}{_ERASE_MARK}{os.urandom(8).hex()}")

@@ -53,11 +53,6 @@ class Store(Protocol):
     def set_schema_version(self, version: int) -> None:
         """Within `writing`: what a migration ends with."""
 
-    def checkpoint(self) -> bool:
-        """Outside of a transaction: leaves no copy of old rows beside the database. False if a reader or writer is in
-        the way.
-        """
-
     def note_erasure(self) -> None:
         """Before what is secret is deleted: `erasure_is_due` until `erase`, also for other processes and after a
         crash.

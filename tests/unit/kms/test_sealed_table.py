@@ -418,14 +418,22 @@ def test_a_grant_stays_with_its_key(store: SealedStore) -> None:
     assert store.get(GRANTS, "first 7") == grant("first 7", 7)
 
 
-def test_a_checkpoint_empties_the_log(path: Path, store: SealedStore) -> None:
+def test_what_is_erased_stands_in_no_file(path: Path, store: SealedStore) -> None:
     wal = path.with_name("kms.db-wal")
     put(KEYS, key(7, description="secret of yesterday"))(store)
+    assert not store.erasure_is_due()
+    store.note_erasure()
     put(KEYS, key(7))(store)
     assert b"secret of yesterday" in wal.read_bytes()
     with opened(path) as other, other._store.reading():
         other._store.select(KEYS, {})
-        assert store.checkpoint() is False
-    assert store.checkpoint() is True
+        assert other.erasure_is_due()
+        assert store.erase() is False
+        assert store.erasure_is_due()
+    store.note_erasure()
+    assert store.erase() is True
+    assert not store.erasure_is_due()
     assert wal.read_bytes() == b""
     assert b"secret of yesterday" not in path.read_bytes()
+    assert store.verify_all() == []
+    assert sorted(one.name for one in path.parent.glob("kms.db*")) == ["kms.db", "kms.db-shm", "kms.db-wal"]
