@@ -27,6 +27,7 @@ class Label(enum.Enum):
 
     FILE_HEADER = "file header"
     FILE_CONTENT = "file content"
+    FILE_GENERATIONS = "file generations"
     VOLUME_FILE = "volume file"
     DIRECTORY_FILE = "directory file"
     PLACE = "place"

@@ -9,28 +9,54 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 
 from envfs.crypto.aead import NONCE_SIZE, Buffer, Suite, new_cipher
+from envfs.crypto.kdf import Label, derive
 from envfs.errors import FormatError, IntegrityError
-from envfs.format.fields import check_id
+from envfs.format.fields import check_id, check_range
 from envfs.format.geometry import OVERHEAD, Geometry
 
-#: Blocks that may be sealed under one content key: two random 96-bit nonces among them are equal with a chance
-#: below 2^-32 (NIST SP 800-38D section 8.3).
-MAX_SEALED_BLOCKS: Final = 1 << 32
+#: Random 96-bit nonces: among 2^32 blocks under one key two are equal with a chance below 2^-32 (NIST SP 800-38D
+#: section 8.3). A new content key comes after half as many, since a crash may forget some that were sealed.
+GENERATION_LOG2 = 31
+#: Content keys of one file; a bound on what a damaged block costs, which is tried under each.
+MAX_GENERATIONS: Final = 1 << 10
 
 #: Associated data of a block: file id, block index.
 _ASSOCIATED: Final = struct.Struct(">16sQ")
 _ZERO_NONCE: Final = bytes(NONCE_SIZE)
 
+Decrypt: TypeAlias = Callable[[Buffer, Buffer, Buffer, Buffer], int]
+
+
+def generation_of(sealed_blocks: int) -> int:
+    """Which content key seals the next block of a file, when so many were sealed."""
+    return sealed_blocks >> GENERATION_LOG2
+
 
 class BlockCodec:
-    """Seals and opens the blocks of one file. `random` gives the nonces; it is there for test vectors alone."""
+    """Seals and opens the blocks of one file.
 
-    __slots__ = ("_block_size", "_cipher_block", "_decrypt_into", "_encrypt_into", "_file_id", "_random")
+    `random` gives the nonces; it is there for test vectors alone. `later` is the key that the content keys of later
+    generations come from (`header.generations_key`), `generation` the newest that may have sealed a block.
+    """
+
+    __slots__ = (
+        "_block_size",
+        "_cipher_block",
+        "_decrypt_into",
+        "_encrypt_into",
+        "_file_id",
+        "_first_key",
+        "_later",
+        "_older",
+        "_random",
+        "_suite",
+        "generation",
+    )
 
     def __init__(
         self,
@@ -39,15 +65,53 @@ class BlockCodec:
         file_id: bytes,
         geometry: Geometry,
         random: Callable[[int], bytes] = os.urandom,
+        *,
+        later: bytes = b"",
+        generation: int = 0,
     ) -> None:
         check_id(file_id, "file id")
-        cipher = new_cipher(suite, content_key)
-        self._encrypt_into = cipher.encrypt_into
-        self._decrypt_into = cipher.decrypt_into
+        self._suite = suite
+        self._first_key = bytes(content_key)
+        self._later = later
         self._file_id = file_id
+        self._use(generation)
         self._block_size = geometry.block_size
         self._cipher_block = geometry.cipher_block
         self._random = random
+
+    def _use(self, generation: int) -> None:
+        check_range(generation, 0, MAX_GENERATIONS - 1, "generation of the content key")
+        cipher = new_cipher(self._suite, self._key(generation))
+        self._encrypt_into = cipher.encrypt_into
+        self._decrypt_into = cipher.decrypt_into
+        self._older: list[Decrypt] = []  # made when the first block is met that the newest key does not open
+        self.generation = generation
+
+    def _key(self, generation: int) -> bytes:
+        if not generation:
+            return self._first_key
+        context = self._file_id + bytes((self._suite,)) + generation.to_bytes(4, "big")
+        return derive(self._later, Label.FILE_CONTENT, context)
+
+    def advance(self, generation: int) -> None:
+        """From now on blocks are sealed under the content key of this generation; older ones can still be opened.
+
+        Only when the header says so on the disk: who reads it must know which keys to try.
+        """
+        self._use(generation)
+
+    def _open_older(self, index: int, nonce: Buffer, body: Buffer, out: memoryview) -> bool:
+        """Whether a block was sealed under an older content key; then its plain bytes are in `out`."""
+        if not self._older:
+            generations = range(self.generation - 1, -1, -1)
+            self._older = [new_cipher(self._suite, self._key(number)).decrypt_into for number in generations]
+        for decrypt_into in self._older:
+            try:
+                decrypt_into(nonce, body, _ASSOCIATED.pack(self._file_id, index), out)
+            except InvalidTag:
+                continue
+            return True
+        return False
 
     def seal(self, first_index: int, plain: Buffer, out: bytearray | None = None) -> bytearray:
         """The sealed blocks of `plain`, which begins at block `first_index`; only its last block may be short.
@@ -140,6 +204,10 @@ class BlockCodec:
                 try:
                     decrypt_into(nonce, source[body:end], pack(file_id, index), piece)
                 except InvalidTag:
+                    if self.generation and self._open_older(index, nonce, source[body:end], piece):
+                        position += block_size
+                        index += 1
+                        continue
                     piece[:] = bytes(length)  # what stands there is not authentic
                     raise IntegrityError(f"block {index} is damaged", block=index) from None
             position += block_size

@@ -248,6 +248,11 @@ def content_key(dek: Secret | bytes | bytearray, file_id: bytes, suite: Suite) -
     return derive(dek, Label.FILE_CONTENT, file_id + bytes((suite,)))
 
 
+def generations_key(dek: Secret | bytes | bytearray, file_id: bytes) -> bytes:
+    """The key from which the content keys of later generations come, 32 bytes (FORMAT.md section 2.3)."""
+    return derive(dek, Label.FILE_GENERATIONS, file_id)
+
+
 def volume_context(volume_id: bytes) -> dict[str, str]:
     """The encryption context under which the volume key is wrapped."""
     return {"envfs:volume": volume_id.hex()}

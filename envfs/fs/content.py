@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import stat as stat_module
 from typing import TYPE_CHECKING
 
 from envfs.errors import IntegrityError
-from envfs.format.block import BlockCodec
+from envfs.format.block import MAX_GENERATIONS, BlockCodec, generation_of
 from envfs.format.geometry import HEADER_SIZE, OVERHEAD, Geometry
 from envfs.format.header import SLOT_SIZE, Slot
 from envfs.format.place import PLACE_SIZE
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     from envfs.fs.nodes import Node
     from envfs.kms.model import Principal, RequestFacts
 
-# Random 96-bit nonces: 2^32 blocks under one key keep the collision chance below 2^-32 (NIST SP 800-38D section 8.3).
-MOST_SEALED = 1 << 32
 # So many sealed blocks at most are not yet in the header, so that a crash forgets few.
 _RECORD_EVERY = 1 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+log = logging.getLogger("envfs.fs")
 
 
 class Buffers:
@@ -312,14 +313,26 @@ class Content:
         self.undo.clear()
 
     def _count_sealed(self, blocks: int) -> None:
+        """Before blocks are sealed. Raises OSError(EFBIG) when the last content key of the file has sealed enough."""
         self.sealed += blocks
-        if self.sealed > MOST_SEALED:
-            self.sealed -= blocks
-            raise IntegrityError(
-                "as many blocks were sealed under this file's DEK as is safe; copy the file to get a new DEK"
-            )
-        if self.sealed - self.slot.sealed_blocks >= _RECORD_EVERY and self.position >= 0:
+        generation = generation_of(self.sealed)
+        if generation != self.codec.generation:
+            self._new_generation(generation, blocks)
+        elif self.sealed - self.slot.sealed_blocks >= _RECORD_EVERY and self.position >= 0:
             self.write_slot(length_bound=self.slot.length_bound)
+
+    def _new_generation(self, generation: int, blocks: int) -> None:
+        """Seal under a new content key from now on. The header says so first, in both slots, and on the disk."""
+        if generation >= MAX_GENERATIONS:
+            self.sealed -= blocks
+            log.error("%s has used up its content keys: copy it to get a new DEK", self.node.path())
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        if self.position < 0:
+            self.slot = self._next_slot(self.slot.sequence, self.slot.length_bound, None)
+        else:
+            self.write_slot(length_bound=self.slot.length_bound, both=True)
+            self._order_header()
+        self.codec.advance(generation)
 
     def truncate(self, size: int) -> None:
         """Set the plain size. Shrinking lowers the length bound first; growing makes a hole."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from envfs.crypto.secret import Secret
 from envfs.errors import AccessDenied, IntegrityError, InvalidCiphertext, KmsError
-from envfs.format.block import BlockCodec
+from envfs.format.block import BlockCodec, generation_of
 from envfs.format.context import decode_labels, encode_context
 from envfs.format.geometry import HEADER_SIZE, Geometry
 from envfs.format.header import (
@@ -24,6 +24,7 @@ from envfs.format.header import (
     Slot,
     content_key,
     dek_context,
+    generations_key,
     header_key,
     parse_header_area,
     verify_slot,
@@ -310,7 +311,14 @@ class Opener:
         return self._engine.decrypt(principal, slot.blob, context, facts, also=also)
 
     def _codec(self, dek: Secret, slot: Slot) -> BlockCodec:
-        return BlockCodec(slot.suite, content_key(dek, slot.file_id, slot.suite), slot.file_id, self.geometry)
+        return BlockCodec(
+            slot.suite,
+            content_key(dek, slot.file_id, slot.suite),
+            slot.file_id,
+            self.geometry,
+            later=generations_key(dek, slot.file_id),
+            generation=generation_of(slot.sealed_blocks),
+        )
 
     # New files
 

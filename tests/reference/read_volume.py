@@ -144,11 +144,11 @@ class Volume:
         self, source: bytes, lower: BinaryIO, out: BinaryIO, slot: structures.Slot, dek: bytes, size: int
     ) -> None:
         """Section 2.2. A damaged block reads as zeros and is reported."""
-        key = structures.content_key(dek, slot.file_id, slot.suite)
+        keys = structures.content_keys(dek, slot)
         for index in range(-(-size // slot.block_size)):
             sealed = lower.read(slot.block_size + 28)
             try:
-                plain = structures.open_block(slot.suite, key, slot.file_id, index, slot.holes, sealed)
+                plain = structures.open_block_by_any(slot.suite, keys, slot.file_id, index, slot.holes, sealed)
             except IntegrityError as failure:
                 self.problems.append((source, failure))
                 continue

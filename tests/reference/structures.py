@@ -172,6 +172,27 @@ def content_key(dek: bytes, file_id: bytes, suite: int) -> bytes:
     return derive(dek, "file content", file_id + bytes([suite]))
 
 
+def content_keys(dek: bytes, slot: Slot) -> list[bytes]:
+    """Section 2.3: every key that may have sealed a block, the newest first."""
+    later = derive(dek, "file generations", slot.file_id)
+    newest = slot.sealed_blocks >> 31
+    need(newest < 1024, FormatError("generation"))
+    context = slot.file_id + bytes([slot.suite])
+    keys = [derive(later, "file content", context + struct.pack(">I", number)) for number in range(newest, 0, -1)]
+    return [*keys, content_key(dek, slot.file_id, slot.suite)]
+
+
+def open_block_by_any(
+    suite: int, keys: list[bytes], file_id: bytes, index: int, holes: tuple[int, int], sealed: bytes
+) -> bytes:
+    for key in keys[:-1]:
+        try:
+            return open_block(suite, key, file_id, index, holes, sealed)
+        except IntegrityError:
+            continue
+    return open_block(suite, keys[-1], file_id, index, holes, sealed)
+
+
 # Section 3: string pairs
 
 

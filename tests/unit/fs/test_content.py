@@ -12,6 +12,7 @@ import pytest
 
 from envfs.crypto.aead import Suite
 from envfs.errors import IntegrityError
+from envfs.format import block
 from envfs.format.geometry import HEADER_SIZE
 from envfs.fs.attributes import Change
 from envfs.fs.content import Content
@@ -431,17 +432,56 @@ def test_sealed_blocks_are_counted(fs: Session) -> None:
     assert slots_of(fs.lower(b"a"))[0].sealed_blocks == 4
 
 
-def test_no_more_blocks_are_sealed_than_is_safe(fs: Session) -> None:
-    fs.write(b"a", noise(B))
+@pytest.fixture
+def short_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight blocks under each content key, not two thousand millions."""
+    monkeypatch.setattr(block, "GENERATION_LOG2", 3)
+
+
+def test_after_so_many_blocks_a_file_gets_a_new_content_key(lab: Lab, short_generations: None) -> None:
+    fs = lab.mount()
+    fs.write(b"a", b"0" * 7 * B)
+    assert slots_of(fs.lower(b"a"))[0].sealed_blocks == 7
     with fs.opened(b"a", write=True) as content:
-        content.sealed = (1 << 32) - 1
-        content.write(0, b"last")
-        with pytest.raises(IntegrityError, match="copy the file"):
-            content.write(0, b"one more")
-        assert read_all(content)[:4] == b"last"
-        content.sealed = (1 << 32) - 1
-        content.write(0, b"L")  # the refused one was not counted
-        content.sealed = 5
+        assert content.codec.generation == 0
+        content.write(2 * B, b"1" * 3 * B)
+        assert content.codec.generation == 1
+        # Before anything is sealed under the new key, both slots say that there is one.
+        assert [slot.sealed_blocks >> 3 for slot in slots_of(fs.lower(b"a"))] == [1, 1]
+        assert read_all(content) == b"0" * 2 * B + b"1" * 3 * B + b"0" * 2 * B
+        for number in range(30):
+            content.write(B - 5, b"%d" % (number % 10) * 10)
+    expected = b"0" * (B - 5) + b"9" * 10 + b"0" * (B - 5) + b"1" * 3 * B + b"0" * 2 * B
+    assert fs.read(b"a") == expected
+    assert lab.mount().read(b"a") == expected
+    with lab.mount().opened(b"a", write=True) as content:
+        assert content.codec.generation == content.sealed >> 3 > 5
+        content.truncate(B + 7)
+        assert read_all(content) == expected[: B + 7]
+
+
+def test_a_damaged_block_is_damaged_under_every_key(lab: Lab, short_generations: None) -> None:
+    fs = lab.mount()
+    fs.write(b"a", b"0" * 4 * B)
+    fs.write(b"a", b"1" * 20 * B, 4 * B)
+    flip(fs.lower(b"a"), HEADER_SIZE + fs.lab.geometry.cipher_block + 40)
+    fs = lab.mount()
+    with pytest.raises(IntegrityError, match="block 1 "):
+        fs.read(b"a")
+    assert fs.read(b"a", 2 * B) == b"0" * 2 * B + b"1" * 20 * B
+
+
+def test_the_last_content_key_is_not_used_beyond_its_limit(
+    lab: Lab, short_generations: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("envfs.fs.content.MAX_GENERATIONS", 2)
+    fs = lab.mount()
+    with fs.created(b"a") as content:
+        content.write(0, b"0" * 15 * B)
+        with pytest.raises(OSError, match="too large"):
+            content.write(0, b"1" * B)
+        assert read_all(content) == b"0" * 15 * B
+    assert lab.mount().read(b"a") == b"0" * 15 * B
 
 
 # Damage found while writing
