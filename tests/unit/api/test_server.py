@@ -1,0 +1,133 @@
+"""Connections to a server in this process, in trio's virtual time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+from envfs.access.resolver import Resolver
+from envfs.api.respond import Responder
+from envfs.api.server import IDLE_TIMEOUT, REQUEST_TIMEOUT, Server
+from envfs.kms.bootstrap import init_kms
+from envfs.kms.engine import Engine
+from envfs.kms.rootkey import KEY_FILE_NAME, KeyFileUnlock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+Clock = trio.testing.MockClock  # when nothing happens any more, its time jumps to the next time-out
+REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: EnvfsKms.WhoAmI\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    home = tmp_path / "kms"
+    init_kms(home)
+    with Engine.open(home, KeyFileUnlock(home / KEY_FILE_NAME)) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def connection(engine: Engine, tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[trio.SocketStream]:
+    """A connection to a server."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    responder = Responder(engine)
+    nursery.start_soon(Server(responder).serve_unix, listener, Resolver(engine))
+    stream = await trio.open_unix_socket(tmp_path / "s")
+    async with stream:
+        yield stream
+    responder.close()
+
+
+async def receive_all(stream: trio.SocketStream) -> bytes:
+    """Until the server closes the connection."""
+    received = b""
+    while part := await stream.receive_some():
+        received += part
+    return received
+
+
+def error_of(response: bytes) -> tuple[int, str]:
+    head, _, body = response.rpartition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["__type"]
+
+
+async def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
+    connection: trio.SocketStream, autojump_clock: Clock
+) -> None:
+    started = trio.current_time()
+    await connection.send_all(REQUEST[:-1])
+    assert error_of(await receive_all(connection)) == (408, "RequestTimeoutException")
+    assert REQUEST_TIMEOUT <= trio.current_time() - started < REQUEST_TIMEOUT + 5
+
+
+async def test_one_byte_now_and_then_does_not_keep_a_connection(
+    connection: trio.SocketStream, nursery: trio.Nursery, autojump_clock: Clock
+) -> None:
+    async def trickle() -> None:
+        for byte in REQUEST:
+            await trio.sleep(1)
+            try:
+                await connection.send_all(bytes([byte]))
+            except trio.BrokenResourceError:
+                return
+
+    nursery.start_soon(trickle)
+    assert error_of(await receive_all(connection)) == (408, "RequestTimeoutException")
+
+
+async def test_a_connection_that_is_not_used_is_closed_without_a_word(
+    connection: trio.SocketStream, autojump_clock: Clock
+) -> None:
+    started = trio.current_time()
+    await connection.send_all(REQUEST)
+    response = await receive_all(connection)
+    assert response.startswith(b"HTTP/1.1 200 ")
+    assert response.count(b"HTTP/1.1") == 1
+    assert trio.current_time() - started >= IDLE_TIMEOUT
+
+
+async def test_a_client_that_goes_in_the_middle_of_a_request_does_no_harm(
+    connection: trio.SocketStream, autojump_clock: Clock
+) -> None:
+    await connection.send_all(REQUEST[:-1])
+    await connection.send_eof()
+    assert error_of(await receive_all(connection)) == (400, "MalformedHttpRequestException")
+
+
+async def test_a_client_that_takes_no_response_is_not_waited_for(
+    connection: trio.SocketStream, autojump_clock: Clock
+) -> None:
+    started = trio.current_time()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    with pytest.raises(trio.BrokenResourceError):  # the server takes no more while its responses are not taken
+        await connection.send_all(REQUEST * 100_000)
+    assert trio.current_time() - started >= REQUEST_TIMEOUT
+
+
+async def test_a_defect_is_an_error_of_the_server_and_no_more(
+    connection: trio.SocketStream, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("of one request")
+
+    monkeypatch.setattr(Engine, "describe_key", fail)
+    body = b'{"KeyId": "x"}'
+    headers = REQUEST.replace(b"EnvfsKms.WhoAmI", b"TrentService.DescribeKey")
+    headers = headers.replace(b"Length: 2", b"Length: %d" % len(body))
+    await connection.send_all(headers.removesuffix(b"{}") + body)
+    response = bytes(await connection.receive_some())
+    assert error_of(response) == (500, "InternalFailure")
+    assert b"of one request" not in response
+    assert "of one request" in caplog.text
+    await connection.send_all(REQUEST)
+    assert json.loads(bytes(await connection.receive_some()).rpartition(b"\r\n\r\n")[2])["UserId"] == str(os.getuid())
