@@ -3,12 +3,15 @@
 #
 # SCRATCH  where they are made (default /var/tmp): its filesystem is the lower one that the run is about
 # ENVFS    the envfs command, if it is not to be the one of this checkout
+# INIT_OPTIONS  of envfs init
 
-# scratch_setup: sets `base`, a new directory, and `envfs`, the command. `scratch_clean_up` runs at the end.
+# scratch_setup: sets `base`, a new directory, `envfs`, the command, and `python`. `scratch_clean_up` runs at the end.
 scratch_setup() {
     need_fuse
     envfs=${ENVFS:-$venv/bin/envfs}
     [ -n "${ENVFS:-}" ] || set_up requirements.lock
+    python=$venv/bin/python
+    [ -x "$python" ] || python=python3
     base=$(mktemp -d "${SCRATCH:-/var/tmp}/envfs-scratch-XXXXXX")
     chmod 755 "$base"
     export ENVFS_HOME=$base/kms
@@ -22,7 +25,8 @@ scratch_setup() {
 scratch_mount() {
     local mountpoint=$base/$1
     mkdir "$mountpoint"
-    "$envfs" init "$mountpoint.lower" >/dev/null
+    # shellcheck disable=SC2086 # several words
+    "$envfs" init ${INIT_OPTIONS:-} "$mountpoint.lower" >/dev/null
     "$envfs" mount "$mountpoint.lower" "$mountpoint" ${2:+-o "$2"}
     mounted+=("$mountpoint")
 }
