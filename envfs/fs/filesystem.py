@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from envfs.format.place import Kind
 from envfs.format.volume import VolumeFile
 from envfs.format.volume_keys import VolumeKeys
 from envfs.fs import lower, raised_mode
+from envfs.fs.alarms import Alarms
 from envfs.fs.attributes import close_handle
 from envfs.fs.belonging import Belonging
 from envfs.fs.content import Content
@@ -42,6 +44,10 @@ __all__ = ["Filesystem", "FsOptions", "Handle"]
 
 
 log = logging.getLogger("envfs.fs")
+
+
+def _record_damage(engine: Engine, volume_id: bytes, request: str, problem: str, unrecorded: int) -> None:
+    engine.record_integrity_failure(volume_id, request, problem, unrecorded=unrecorded)
 
 
 class Handle:
@@ -72,6 +78,8 @@ class Filesystem:
         never_blocks = lower.never_blocks(root_fd)
         directories = Directories(nodes, keys, volume, in_memory=never_blocks)
         self._undo = undo = Undo(root_fd, keys.undo)
+        self._alarms = Alarms(partial(_record_damage, engine, volume.volume_id))
+        nodes.alarm = self._alarms.tell
         opener = Opener(nodes, directories, volume, keys.place, undo, engine, resolver, ordered=not never_blocks)
         self.state = VolumeState(
             volume=volume,
@@ -84,6 +92,7 @@ class Filesystem:
             engine=engine,
             resolver=resolver,
             unsynced=Unsynced(root_fd, needed=not never_blocks),
+            alarms=self._alarms,
             never_blocks=never_blocks,
             uid=os.geteuid(),
             gid=os.getegid(),

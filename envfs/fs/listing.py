@@ -52,5 +52,6 @@ class Listing:
                 continue
             except IntegrityError as error:
                 log.error("left out of %s: damage or tampering: %s", node.path(), error)  # noqa: TRY400
+                self._state.alarms.tell("readdir", str(error))
                 continue
             yield index + 1, name, entry, found

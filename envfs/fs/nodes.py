@@ -141,6 +141,10 @@ def _is_same(one: Node, other: Node) -> bool:
 Belongs: TypeAlias = "Callable[[Node, bytes], bool]"
 
 
+def _no_alarm(_request: str, _problem: str) -> None:
+    pass
+
+
 def _nowhere(_node: Node, _parent: Node, _lower_name: bytes) -> Belongs:
     return lambda _directory, _full_name: False
 
@@ -154,6 +158,7 @@ class NodeTable:
         self.root.directory_fd = root_fd
         self._root_dev = found.st_dev
         self.belonging: Callable[[Node, Node, bytes], Belongs] = _nowhere  # see `envfs.fs.belonging`
+        self.alarm: Callable[[str, str], None] = _no_alarm
         self.by_id: dict[int, Node] = {ROOT_ID: self.root}
         self._moved: dict[tuple[int, int], Node] = {}  # nodes whose id is not their lower inode number
         self._next_own = _OWN_RANGE
@@ -232,7 +237,9 @@ class NodeTable:
 
         What the kernel holds for it, pages and names of children, must not be seen in whatever has come instead.
         """
-        log.error("%s was changed in the lower directory while mounted", node.path())
+        problem = f"{node.path()} was changed in the lower directory while mounted"
+        log.error("%s", problem)
+        self.alarm("lookup", problem)
         self._moved.pop((node.lower_dev, node.lower_ino), None)
         node.lower_ino = -1
 

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import stat as stat_module
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from envfs.crypto.secret import Secret
@@ -86,6 +87,7 @@ class Opener:
         self._engine = engine
         self._resolver = resolver
         self.geometry = Geometry(1 << volume.block_log2)
+        self.alarm: Callable[[str, str], None] = nodes.alarm
         self._buffers = Buffers(self.geometry)
 
     # Existing files
@@ -294,16 +296,22 @@ class Opener:
                 denied = denied or error
                 continue
             except InvalidCiphertext:
-                log.warning("header slot %d of %s is damaged", parsed.position, node.path())
+                self._tell_bad_slot(node, parsed)
                 continue
             slot_key = header_key(dek, parsed.slot.file_id)
             if verify_slot(parsed.raw, slot_key):
                 return parsed, slot_key, dek
             dek.wipe()
-            log.warning("header slot %d of %s is damaged", parsed.position, node.path())
+            self._tell_bad_slot(node, parsed)
         if denied is not None:
             raise denied
         raise IntegrityError(f"no header slot of {node.path()} is authentic")
+
+    def _tell_bad_slot(self, node: Node, parsed: ParsedSlot) -> None:
+        """The other slot may be sound: then nothing fails, and somebody should know."""
+        problem = f"header slot {parsed.position} of {node.path()} is damaged"
+        log.warning("%s", problem)
+        self.alarm("open", problem)
 
     def _decrypt(self, principal: Principal, slot: Slot, facts: RequestFacts) -> Secret:
         context = dek_context(self._volume.volume_id, slot.file_id, decode_labels(slot.labels))

@@ -73,7 +73,7 @@ def inline(
         except FUSEError:
             raise
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
-            raise _failed(error, name) from None
+            raise self._failed(error, name) from None
         finally:
             if len(self.open_directories) > self.most_directories:
                 self.nodes.trim()
@@ -248,7 +248,7 @@ class Operations(pyfuse3.Operations):
         try:
             fd = os.dup(self.nodes.directory_fd(self.filesystem.listings[fh].node))
         except OSError as error:
-            raise _failed(error, "fsyncdir") from None
+            raise self._failed(error, "fsyncdir") from None
         await self._sync("fsyncdir", fd, os.fsync)
 
     # Files
@@ -285,7 +285,7 @@ class Operations(pyfuse3.Operations):
             if error.errno == errno.EOPNOTSUPP and self._nowait:
                 self._nowait = 0  # this lower filesystem cannot say whether it would wait
                 return await self.read(fh, off, size)
-            raise _failed(error, "read") from None
+            raise self._failed(error, "read") from None
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise self._damaged(error, fh) from None
 
@@ -307,12 +307,17 @@ class Operations(pyfuse3.Operations):
                     raise
                 return bytes(content.read(off, size))
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
-            raise _failed(error, "read") from None
+            raise self._failed(error, "read") from None
         finally:
             close_handle(self.filesystem.state, handle.node, content)
 
+    def _failed(self, error: BaseException, request: str) -> FUSEError:
+        if isinstance(error, IntegrityError | FormatError):
+            self.filesystem.state.alarms.tell(request, str(error))
+        return _failed(error, request)
+
     def _damaged(self, error: Exception, fh: int) -> FUSEError:
-        return _failed(error, f"read of {self.filesystem.handles[fh].node.path()}")
+        return self._failed(error, f"read of {self.filesystem.handles[fh].node.path()}")
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         self.filesystem.requests += 1
@@ -320,7 +325,7 @@ class Operations(pyfuse3.Operations):
         try:
             return handle.content.write(off, buf)
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
-            raise _failed(error, f"write to {handle.node.path()}") from None
+            raise self._failed(error, f"write to {handle.node.path()}") from None
 
     async def flush(self, fh: int) -> None:
         # Not needed: what the kernel holds it writes before close(2) returns. ENOSYS makes it stop asking.
@@ -337,13 +342,13 @@ class Operations(pyfuse3.Operations):
             content.prepare_sync()
             fd, synced, cuts = os.dup(content.fd), content.size, content.cuts
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
-            raise _failed(error, "fsync") from None
+            raise self._failed(error, "fsync") from None
         await self._sync("fsync", fd, os.fdatasync if datasync else os.fsync)
         try:
             # Only now is the content there that a raised bound promises; what was appended meanwhile is not.
             content.record_length(synced if content.cuts == cuts else 0)
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
-            raise _failed(error, "fsync") from None
+            raise self._failed(error, "fsync") from None
 
     async def _sync(self, request: str, fd: int, sync: Callable[[int], None]) -> None:
         """Sync first what the file depends on, then the file, in a thread; closes `fd`."""
@@ -365,7 +370,7 @@ class Operations(pyfuse3.Operations):
                 give_way()
                 await trio.to_thread.run_sync(work)
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
-            raise _failed(error, request) from None
+            raise self._failed(error, request) from None
 
     # Extended attributes
 

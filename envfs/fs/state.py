@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from envfs.format.place import Where
 from envfs.format.volume import VolumeFile
 from envfs.format.volume_keys import VolumeKeys
+from envfs.fs.alarms import Alarms
 from envfs.fs.directories import Directories
 from envfs.fs.durability import Unsynced
 from envfs.fs.nodes import Node, NodeTable
@@ -48,6 +49,7 @@ class VolumeState:
     engine: Engine
     resolver: Resolver
     unsynced: Unsynced
+    alarms: Alarms
     never_blocks: bool
     uid: int
     gid: int

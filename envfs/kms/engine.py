@@ -28,6 +28,7 @@ from envfs.kms.operations.audits import AuditOperations
 from envfs.kms.operations.elsewhere import ElsewhereOperations
 from envfs.kms.operations.grants import GrantOperations
 from envfs.kms.operations.imports import ImportOperations
+from envfs.kms.operations.integrity import IntegrityOperations
 from envfs.kms.operations.keys import KeyOperations
 from envfs.kms.operations.macs import MacOperations
 from envfs.kms.operations.maintenance import MaintenanceOperations
@@ -71,6 +72,7 @@ class Engine(
     AuditOperations,
     ElsewhereOperations,
     GrantOperations,
+    IntegrityOperations,
 ):
     """All operations of a KMS in one directory. Used from one thread at a time, and not carried over a fork.
 
