@@ -19,7 +19,7 @@ from envfs.errors import ConfigError
 from envfs.service import runtime
 
 _BACKLOG = 64
-_NAME = re.compile(r"kms-[0-9a-f]{16}\.[0-9]+\.sock")
+_NAME = re.compile(r"kms-[0-9a-f]{16}\.([0-9]+)\.sock")
 
 
 def socket_path(home: Path) -> Path:
@@ -106,7 +106,13 @@ def _is_alive(path: Path) -> bool:
 
 
 def _remove_stale(path: Path) -> None:
-    """What processes that were killed left at this path, and for the same KMS in the same directory."""
-    for other in {path, *_listed(path.parent, path.name.partition(".")[0] + ".")}:
-        if other.is_socket() and not _is_alive(other):
+    """What processes that were killed left, at this path and in the same directory."""
+    for other in {path, *_listed(path.parent, "kms-")}:
+        if other.is_socket() and (other == path or not _process_exists(other)) and not _is_alive(other):
             other.unlink(missing_ok=True)
+
+
+def _process_exists(path: Path) -> bool:
+    """Whether the process is there that the name tells: it may be about to listen."""
+    named = _NAME.fullmatch(path.name)
+    return named is not None and Path(f"/proc/{named[1]}").exists()

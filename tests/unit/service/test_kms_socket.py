@@ -54,7 +54,7 @@ def test_a_kms_is_the_same_by_any_path_to_it(directory: Path, tmp_path: Path) ->
 
 def test_what_a_killed_process_left_is_not_found_and_removed_by_the_next(directory: Path, tmp_path: Path) -> None:
     path = socket_path(tmp_path)
-    left = path.with_name(path.name.replace(str(os.getpid()), "1"))
+    left = path.with_name(path.name.replace(str(os.getpid()), "999999999"))
     leave_socket(left)
     leave_socket(path)
     assert find_sockets(tmp_path) == []
