@@ -65,6 +65,8 @@ def close_handle(state: VolumeState, node: Node, content: Content) -> None:
             is_waiting = state.promises.closing(node, content)
     finally:
         node.content, node.size = None, content.size
+        if content.position < 0:
+            node.object_id = None  # its header could not be written, or is not needed: the next one has another id
         try:
             state.nodes.pin_open(node, content.fd)
         finally:

@@ -358,10 +358,15 @@ class Content:
             self._count_sealed(1)
             sealed = self.codec.seal(index, self._open_blocks(index, old)[:rest])
             self._record_undo(index, memoryview(sealed), old, size, cuts=True)
-            write_all(self.fd, sealed, self.geometry.block_offset(index))
+            try:
+                write_all(self.fd, sealed, self.geometry.block_offset(index))
+                os.ftruncate(self.fd, self.geometry.cipher_size(size))
+            except OSError:
+                self._put_back(self.geometry.block_offset(index), old)
+                raise
         else:
             self.undo.clear()
-        os.ftruncate(self.fd, self.geometry.cipher_size(size))
+            os.ftruncate(self.fd, self.geometry.cipher_size(size))
         self.size = size
         if not size and self.slot.hole_end:
             self.write_slot(length_bound=0, holes=(0, 0))
@@ -373,13 +378,12 @@ class Content:
         its page is written. Not for a file with extended attributes, which belong to the file id in the header.
         """
         self.undo.clear()
+        os.ftruncate(self.fd, 0)
         self.writes += 1
         self.cuts += 1
         first = self._next_slot(self.slot.sequence + 1, 0, (0, 0))
         self.slot = self._next_slot(self.slot.sequence + 2, 0, (0, 0))
-        self.position = -1
-        os.ftruncate(self.fd, 0)
-        self.size = 0
+        self.size, self.position = 0, -1
         with contextlib.suppress(OSError):  # no space: then it is written together with the first block
             slots = first.seal(self.header_key) + self.slot.seal(self.header_key)
             write_all(self.fd, self.place + slots, 0)
@@ -418,8 +422,12 @@ class Content:
     # The header
 
     def _header_bytes(self) -> bytes:
-        """The header area of a file that has none yet: place, slot 0, nothing in slot 1."""
-        return self.place + self.slot.seal(self.header_key) + bytes(SLOT_SIZE)
+        """The header area of a file that has none: place, slot 0; in slot 1 nothing yet, unless there was one before."""
+        second = bytes(SLOT_SIZE)
+        if self.slot.sequence > 1:
+            before = self._next_slot(self.slot.sequence - 1, self.slot.length_bound, None)
+            second = before.seal(self.header_key)
+        return self.place + self.slot.seal(self.header_key) + second
 
     def write_first_header(self) -> None:
         """Put the header before the first block. A file that has none reads as empty. The file's times stay."""
