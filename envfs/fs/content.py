@@ -422,7 +422,7 @@ class Content:
     # The header
 
     def _header_bytes(self) -> bytes:
-        """The header area of a file that has none: place, slot 0; in slot 1 nothing yet, unless there was one before."""
+        """The header area of a file that has none: place, slot 0; nothing in slot 1, unless there was one before."""
         second = bytes(SLOT_SIZE)
         if self.slot.sequence > 1:
             before = self._next_slot(self.slot.sequence - 1, self.slot.length_bound, None)
