@@ -24,20 +24,19 @@ if TYPE_CHECKING:
 _FANOUT = 1000
 
 
-def rates(work: Callable[[int], object], count: int, parts: int = 10) -> list[float]:
-    """Operations a second in each tenth of `count` calls."""
-    found = []
-    for part in range(parts):
-        began = time.perf_counter()
-        numbers = range(part * count // parts, (part + 1) * count // parts)
+def measure(what: str, daemon: Daemon, work: Callable[[int], object], count: int) -> None:
+    """Call `work` with each number; print the rate, and what the first and the last tenth cost the daemon."""
+    costs = []
+    start = time.perf_counter()
+    for part in range(10):
+        began = daemon.cpu_seconds()
+        numbers = range(part * count // 10, (part + 1) * count // 10)
         for number in numbers:
             work(number)
-        found.append(len(numbers) / (time.perf_counter() - began))
-    return found
-
-
-def show(what: str, found: list[float]) -> None:
-    print(f"  {what:<28}{found[0]:>9.0f}/s first tenth, {found[-1]:>9.0f}/s last ({found[-1] / found[0]:.2f} times)")
+        costs.append((daemon.cpu_seconds() - began) / len(numbers) * 1e6)
+    rate = count / (time.perf_counter() - start)
+    cost = f"{costs[0]:>5.0f} µs each in the first tenth, {costs[-1]:.0f} µs in the last"
+    print(f"  {what:<22}{rate:>7.0f}/s; the daemon's CPU: {cost}", flush=True)
 
 
 def write(path: str, content: bytes) -> None:
@@ -59,7 +58,7 @@ def one_directory(top: Path, daemon: Daemon, count: int) -> None:
     directory = str(top / "flat")
     os.mkdir(directory)
     before = daemon.usage()
-    show("created and written", rates(lambda n: write(f"{directory}/{n}", b"%d" % n), count))
+    measure("created and written", daemon, lambda n: write(f"{directory}/{n}", b"%d" % n), count)
     after = daemon.usage()
     nodes = after.nodes - before.nodes
     if nodes > 0:
@@ -69,13 +68,13 @@ def one_directory(top: Path, daemon: Daemon, count: int) -> None:
     print(f"  listed in {time.perf_counter() - began:.1f} s")
     assert sorted(map(int, names)) == list(range(count))
     forgotten = drop_caches()
-    show("stat, not cached" if forgotten else "stat", rates(lambda n: os.stat(f"{directory}/{n}"), count))
+    measure("stat, not cached" if forgotten else "stat", daemon, lambda n: os.stat(f"{directory}/{n}"), count)
 
     def check(number: int) -> None:
         assert read(f"{directory}/{number}") == b"%d" % number
 
-    show("opened and read", rates(check, min(count, 20_000)))
-    show("removed", rates(lambda n: os.unlink(f"{directory}/{n}"), count))
+    measure("opened and read", daemon, check, min(count, 20_000))
+    measure("removed", daemon, lambda n: os.unlink(f"{directory}/{n}"), count)
     os.rmdir(directory)
     print(f"  afterwards: {daemon.usage()}")
 
@@ -89,7 +88,7 @@ def tree(top: Path, daemon: Daemon, count: int) -> None:
             os.makedirs(directory)
         write(f"{directory}/{number}", b"x" * 100)
 
-    show("created and written", rates(make, count))
+    measure("created and written", daemon, make, count)
     print(f"  daemon: {daemon.usage()}")
     drop_caches()
     began = time.perf_counter()
