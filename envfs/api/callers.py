@@ -19,6 +19,7 @@ from envfs.errors import AccessDenied
 
 if TYPE_CHECKING:
     from envfs.access.resolver import Resolver
+    from envfs.api.used_dates import UsedDates
     from envfs.kms.engine import Engine
     from envfs.kms.model import Principal
 
@@ -52,15 +53,23 @@ class UnixCaller:
 
 
 class Signatures:
-    """Checks the signatures of all connections of one server. `started`: when it began to listen."""
+    """Checks the signatures of all connections of one server. `started`: when it began to listen; `used`: what servers
+    before it may have seen that is dated later.
+    """
 
     def __init__(
-        self, engine: Engine, resolver: Resolver, started: float, clock: Callable[[], float] = time.time
+        self,
+        engine: Engine,
+        resolver: Resolver,
+        started: float,
+        used: UsedDates,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
         self._resolver = resolver
         self._clock = clock
         self._seen = SeenSignatures(started)
+        self._used = used
         # Requests with an unknown access key are checked against this one, so that they take as long.
         self._nobodys_secret = Secret(os.urandom(20).hex().encode("ascii"))
 
@@ -83,8 +92,14 @@ class Signatures:
         if not is_right:
             _log.info("a request with a wrong signature of the access key %s was refused", authorization.access_key_id)
             raise sigv4.mismatch()
-        self._seen.check(authorization.access_key_id, authorization.signature, authorization.date, now)
+        self._check_replay(authorization, now)
         return self._resolve(uid, user)
+
+    def _check_replay(self, authorization: sigv4.Authorization, now: float) -> None:
+        access_key_id, date = authorization.access_key_id, authorization.date
+        self._used.check(access_key_id, date)
+        self._seen.check(access_key_id, authorization.signature, date, now)
+        self._used.use(access_key_id, date, now)
 
     def _resolve(self, uid: int, user: str) -> Principal:
         try:

@@ -80,7 +80,7 @@ def init_kms(
             _fill(home / _NEW, key, row, slot, default_key_policy(place))
         # From here on there is a KMS; before, there was nothing but a name that nobody looks at.
         (home / _NEW).rename(home / DATABASE)
-        _sync(home)
+        sync_directory(home)
     return store_id
 
 
@@ -109,7 +109,7 @@ def _write_key_file(path: Path) -> None:
         file.flush()
         os.fsync(descriptor)
     temporary.rename(path)
-    _sync(path.parent)
+    sync_directory(path.parent)
 
 
 def _fill(path: Path, root_key: Secret, row: StoreRow, slot: RootSlotRow, policy: str) -> None:
@@ -154,7 +154,8 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """What was made, renamed or removed in `directory` is so for good when this returns. OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from envfs.access.resolver import Resolver
+from envfs.api import used_dates
 from envfs.api.callers import Signatures
 from envfs.api.respond import Responder
 from envfs.api.server import Server
+from envfs.api.used_dates import UsedDates
 from envfs.errors import ConfigError, EnvfsError
 from envfs.kms.engine import Engine
 from envfs.service import hardening, kms_socket
@@ -96,7 +98,8 @@ async def _serve(request: ServeRequest, engine: Engine, report: Report) -> None:
         if request.tcp is not None:
             tcp = stack.enter_context(_listening_tcp(request.tcp))
             places["tcp"] = str(Address(*tcp.getsockname()[:2]))
-            signatures = Signatures(engine, resolver, await _next_second())
+            used = UsedDates(request.home / used_dates.FILE_NAME)
+            signatures = Signatures(engine, resolver, await _next_second(), used)
         report(places)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, nursery.cancel_scope)

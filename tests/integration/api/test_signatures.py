@@ -14,6 +14,7 @@ from botocore.credentials import Credentials as BotoCredentials
 from envfs.api.callers import Signatures
 from envfs.api.errors import SignatureMismatch, UnrecognizedClient
 from envfs.api.http import HttpRequest
+from envfs.api.used_dates import UsedDates
 from envfs.service.kms_server import Address, parse_address
 from tests.integration.api.raw import Connection, request
 
@@ -82,7 +83,7 @@ def _request(access_key_id: str, secret: str) -> HttpRequest:
     return HttpRequest(b"POST", b"/", {b"host": b"127.0.0.1:1", **headers}, b"{}")
 
 
-def test_a_replay_is_refused_for_as_long_as_its_date_would_do(engine: Engine) -> None:
+def test_a_replay_is_refused_for_as_long_as_its_date_would_do(engine: Engine, tmp_path: Path) -> None:
     import os
     import pwd
 
@@ -93,7 +94,7 @@ def test_a_replay_is_refused_for_as_long_as_its_date_would_do(engine: Engine) ->
     made = engine.create_access_key(me, pwd.getpwuid(os.getuid()).pw_name)
     credentials = (made.key.access_key_id, made.secret.expose().decode())
     clock = _Clock(time.time())
-    signatures = Signatures(engine, resolver, clock.now - 10, clock)
+    signatures = Signatures(engine, resolver, clock.now - 10, UsedDates(tmp_path / "used"), clock)
     asked = _request(*credentials)
     assert signatures.identify(asked, "kms").arn == me.arn
     clock.now += 1.9
@@ -105,7 +106,7 @@ def test_a_replay_is_refused_for_as_long_as_its_date_would_do(engine: Engine) ->
     # Another server, which began after the request was signed.
     clock.now = time.time() + 30
     with pytest.raises(SignatureMismatch, match="older than this server"):
-        Signatures(engine, resolver, clock.now - 5, clock).identify(asked, "kms")
+        Signatures(engine, resolver, clock.now - 5, UsedDates(tmp_path / "used"), clock).identify(asked, "kms")
     with pytest.raises(UnrecognizedClient):
         signatures.identify(_request("AKIA" + "X" * 16, credentials[1]), "kms")
     engine.delete_access_key(me, credentials[0])
@@ -128,3 +129,28 @@ def test_only_loopback_addresses_are_listened_at_unless_one_insists() -> None:
 
 def test_what_is_no_json_is_refused_after_the_signature(server: KmsServer) -> None:
     assert send(server, signed(server, json.dumps([1]).encode())) == (400, "SerializationException")
+
+
+def test_a_request_of_a_client_whose_clock_is_fast_cannot_be_sent_again_to_the_next_server(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """It is dated after the next server's beginning, so its date alone does not tell."""
+    import os
+    import pwd
+
+    from envfs.access.resolver import Resolver
+
+    resolver = Resolver(engine)
+    me = resolver.resolve(os.getuid(), os.getgid(), os.getpid())
+    made = engine.create_access_key(me, pwd.getpwuid(os.getuid()).pw_name)
+    clock = _Clock(time.time() - 120)
+    fast = _request(made.key.access_key_id, made.secret.expose().decode())
+
+    def server() -> Signatures:
+        return Signatures(engine, resolver, clock.now, UsedDates(tmp_path / "used"), clock)
+
+    assert server().identify(fast, "kms").arn == me.arn
+    for later in (1, 60, 70):
+        clock.now += later
+        with pytest.raises(SignatureMismatch, match="predecessor"):
+            server().identify(fast, "kms")
