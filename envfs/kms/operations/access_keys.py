@@ -11,19 +11,22 @@ import re
 from typing import Final
 
 from envfs.crypto.secret import Secret
-from envfs.errors import AlreadyExists, LimitExceeded, NotFound, Validation
+from envfs.errors import AccessDenied, AlreadyExists, LimitExceeded, NotFound, Validation
 from envfs.kms.model import NO_FACTS, AccessKey, NewAccessKey, Principal, RequestFacts
 from envfs.kms.operations.identity import IdentityOperations
-from envfs.kms.schema import ACCESS_KEYS, AccessKeyRow
+from envfs.kms.schema import ACCESS_KEYS, AccessKeyRow, StoreRow
 
 MAX_OF_ONE_USER: Final = 2  # as AWS has it: the old one and the new one while it is being replaced
 _PREFIX: Final = "AKIA"
 _ACCESS_KEY_ID: Final = re.compile(r"\w{16,128}", re.ASCII)
 _SECRET: Final = re.compile(rb"[!-~]{16,128}")
+_NOT_THIS_KEY: Final = "there is no such access key, or you are not allowed to delete it"
 
 
 class AccessKeyOperations(IdentityOperations):
     """A user's access keys are bound to his name and his uid, which are pinned to each other."""
+
+    _row: StoreRow
 
     def create_access_key(
         self,
@@ -35,11 +38,14 @@ class AccessKeyOperations(IdentityOperations):
         facts: RequestFacts = NO_FACTS,
     ) -> NewAccessKey:
         """A new access key of the Unix user `user`, random or as given. The caller wipes its secret, which is told
-        this once.
+        this once. Nobody but the account root himself makes one of his: whoever may make access keys would become the
+        owner of the KMS by it.
         """
         with self._recorded("iam:CreateAccessKey", principal, facts, {"userName": user}) as call:
             self._authorise(call, call.event, self._account.user_arn(user))
             uid = self._uid_for_access_key(user)
+            if uid == self._row.owner_uid and not principal.is_account_root:
+                raise AccessDenied(f"{user} owns the KMS: nobody else makes access keys for him")
             access_key_id = _new_id() if access_key_id is None else _checked_id(access_key_id)
             secret = _new_secret() if secret is None else _checked_secret(secret)
             wrapped = self._keyring.wrap_access_key(access_key_id, uid, user, secret)
@@ -69,8 +75,11 @@ class AccessKeyOperations(IdentityOperations):
         """From the next request on, nobody signs with it. NotFound if there is none."""
         with self._recorded("iam:DeleteAccessKey", principal, facts, {"accessKeyId": access_key_id}) as call:
             row = self._store.get(ACCESS_KEYS, access_key_id)
-            # Whoever may not delete just any access key does not learn whether there is this one.
-            self._authorise(call, call.event, self._account.user_arn("*" if row is None else row.user))
+            try:
+                self._authorise(call, call.event, self._account.user_arn("*" if row is None else row.user))
+            except AccessDenied:
+                # Whoever may not delete just any access key learns neither whether there is this one, nor whose it is.
+                raise AccessDenied(_NOT_THIS_KEY) from None
             with self._change(call) as transaction:
                 if self._store.get(ACCESS_KEYS, access_key_id) is None:
                     raise NotFound(f"there is no access key {access_key_id!r}", hint="see: envfs iam access-key list")

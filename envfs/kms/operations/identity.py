@@ -60,6 +60,7 @@ class IdentityOperations(Core):
                 raise Validation(f"{name!r} is no name of a policy", hint="use at most 128 letters, digits and +=,.@_-")
             parse_identity_policy(policy, name, self._account)
             with self._change(call) as transaction:
+                self._pin_target(transaction, target)
                 transaction.put(IDENTITY_POLICIES, IdentityPolicyRow(target, name, policy, self._now()))
 
     def get_identity_policy(self, principal: Principal, target: str, name: str, facts: RequestFacts = NO_FACTS) -> str:
@@ -96,6 +97,17 @@ class IdentityOperations(Core):
                 hint=f"write {self._account.user_arn('NAME')} or {self._account.group_arn('NAME')}",
             )
         return target
+
+    def _pin_target(self, transaction: Transaction, target: str) -> None:
+        """Pins the user who gets a policy: whoever has the name later is not him. Nobody to be pinned is no mistake: it
+        may be a group, or a user who is yet to be made.
+        """
+        name = target.removeprefix(self._account.user_arn(""))
+        if name == target or self._users.uid_of(name) is None:
+            return
+        problem = self._pin_named_user(transaction, name)
+        if problem is not None:
+            raise Validation(problem.text, hint=problem.hint)
 
     def _pin_named_users(self, transaction: Transaction, policy: Policy) -> None:
         """Pins the users that a key policy names. MalformedPolicy for a name that no user has: it may be a misspelt

@@ -118,3 +118,26 @@ def test_a_sibling_is_an_engine_of_its_own_on_the_same_store(engine: Engine) -> 
     with engine.sibling() as sibling, sibling.decrypt(BOB, blob, {}) as plaintext:
         assert plaintext.expose() == b"plaintext"
     assert engine.verify_audit().is_intact
+
+
+def test_who_may_not_delete_an_access_key_learns_nothing_of_it(engine: Engine) -> None:
+    of_bob = engine.create_access_key(OWNER, "bob").key.access_key_id
+    own = policy({"Effect": "Allow", "Action": "iam:DeleteAccessKey", "Resource": ALICE.arn})
+    engine.put_identity_policy(OWNER, ALICE.arn, "own-keys", own)
+    messages = set()
+    for access_key_id in (of_bob, "A" * 20):
+        with pytest.raises(AccessDenied) as caught:
+            engine.delete_access_key(ALICE, access_key_id)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+    assert BOB.name not in messages.pop()
+
+
+def test_nobody_else_makes_access_keys_of_the_account_root(engine: Engine) -> None:
+    anybodys = policy({"Effect": "Allow", "Action": "iam:CreateAccessKey", "Resource": "*"})
+    engine.put_identity_policy(OWNER, ALICE.arn, "help-desk", anybodys)
+    engine.create_access_key(ALICE, "bob")
+    with pytest.raises(AccessDenied, match="owns the KMS"):
+        engine.create_access_key(ALICE, "olga")
+    assert engine.list_access_keys(OWNER, "olga") == ()
+    engine.create_access_key(OWNER, "olga")

@@ -268,6 +268,18 @@ def test_a_policy_cannot_name_a_user_who_became_another(engine: Engine, people: 
         engine.create_key(OWNER, policy=users_policy(person("twin", 2001)))
 
 
+def test_users_are_pinned_when_they_get_a_policy(engine: Engine, people: People) -> None:
+    """Who never called, was deleted and made again as somebody else, does not leave that one his policy."""
+    allow = policy(statement("Allow", None, "kms:*"))
+    engine.put_identity_policy(OWNER, ALICE.arn, "all", allow)
+    assert not engine.confirm_pin(2001, "alice")
+    people.uids["alice"] = 2001
+    with pytest.raises(Validation, match="had the uid 1001 and now has 2001"):
+        engine.put_identity_policy(OWNER, ALICE.arn, "more", allow)
+    engine.put_identity_policy(OWNER, ACCOUNT.user_arn("yet to come"), "all", allow)
+    engine.put_identity_policy(OWNER, ACCOUNT.group_arn("staff"), "all", allow)
+
+
 def test_unpinning_is_for_the_owner(engine: Engine) -> None:
     engine.confirm_pin(1001, "alice")
     with pytest.raises(AccessDenied):
