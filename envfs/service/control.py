@@ -26,6 +26,7 @@ import trio
 from envfs.access.peer import Peer, peer_of
 from envfs.errors import ConfigError
 from envfs.service import wire
+from envfs.service.kms_socket import bind
 from envfs.service.peer import MAX_LINE
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ class ControlServer:
         try:
             # A predecessor's socket is stale: the name is the device number, which is ours while we are mounted.
             path.unlink(missing_ok=True)
-            listener.bind(os.fspath(path))
-            path.chmod(0o666 if everybody else 0o600)  # before listen(2), so nobody gets in through the umask's mode
+            bind(listener, path, 0o666 if everybody else 0o600)
             listener.listen(_MAX_CONNECTIONS)
             self._identity = _identity(path)
         except BaseException:

@@ -51,19 +51,32 @@ def listen(path: Path, *, everybody: bool) -> socket.socket:
     try:
         _remove_stale(path)
         try:
-            listener.bind(os.fspath(path))
+            bind(listener, path, 0o666 if everybody else 0o600)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(f"{path} is there already", hint="choose another path with --socket") from None
             if error.errno is None:  # how Python says that sun_path is too short for it
                 raise ConfigError(f"{path} is too long a path for a socket", hint="choose a shorter one") from None
             raise
-        path.chmod(0o666 if everybody else 0o600)  # before listen(2), so nobody gets in through the umask's mode
         listener.listen(_BACKLOG)
     except BaseException:
         listener.close()
         raise
     return listener
+
+
+def bind(listener: socket.socket, path: Path, mode: int) -> None:
+    """Gives a Unix socket its name, with `mode`, whatever the umask. OSError.
+
+    The socket has the mode before it has the name: chmod(2) after bind(2) would follow a symlink that whoever may write
+    the directory had put there meanwhile, and open some other file to everybody.
+    """
+    os.fchmod(listener.fileno(), mode)
+    umask = os.umask(0)
+    try:
+        listener.bind(os.fspath(path))
+    finally:
+        os.umask(umask)
 
 
 def remove(path: Path, identity: tuple[int, int]) -> None:

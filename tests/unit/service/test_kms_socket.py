@@ -40,6 +40,28 @@ def test_a_socket_is_found_while_somebody_listens(directory: Path, tmp_path: Pat
     assert not path.exists()
 
 
+@pytest.mark.parametrize(("everybody", "mode"), [(True, 0o666), (False, 0o600)])
+def test_a_socket_has_its_mode_from_the_first_moment_on_whatever_the_umask(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, *, everybody: bool, mode: int
+) -> None:
+    """Not by chmod(2) after bind(2): whoever may write the directory had a symlink there before that."""
+    path = directory / "s"
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("chmod by name")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    for umask in (0, 0o077, 0o777):
+        before = os.umask(umask)
+        try:
+            with listen(path, everybody=everybody):
+                assert path.lstat().st_mode & 0o777 == mode
+                path.unlink()
+            assert os.umask(umask) == umask
+        finally:
+            os.umask(before)
+
+
 def test_the_socket_of_another_kms_is_not_found(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with listening(socket_path(tmp_path / "other"), everybody=False):
