@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from trio.socket import SocketType
 
 MAX_HEAD: Final = 16 << 10  # bytes of a request's line and headers (twice as many if they come all at once)
-MAX_BODY: Final = 64 << 10  # bytes; the largest request of the KMS, a policy of 32 KiB in JSON, is smaller
+# Bytes. The largest request of the KMS is smaller: CreateKey with the longest policy, description and tags, each of
+# whose characters JSON may write as an escape of 6 or 12 bytes.
+MAX_BODY: Final = 512 << 10
 _PART: Final = 16 << 10
-_DRAINED: Final = 1 << 20  # bytes that a client may still have on the way when it is refused
+_DRAINED: Final = 4 << 20  # bytes that a client may still have on the way when it is refused
 _TOO_LARGE: Final = {413, 431}
 
 
@@ -124,7 +126,7 @@ class HttpConnection:
         # h11 has made sure that it is a number.
         if length and int(length) > MAX_BODY:
             raise _body_too_large()
-        body = b""
+        body = bytearray()
         while True:
             event = await self._next_event()
             if type(event) is h11.Data:
@@ -132,7 +134,7 @@ class HttpConnection:
                 if len(body) > MAX_BODY:
                     raise _body_too_large()
             elif type(event) is h11.EndOfMessage:
-                return body
+                return bytes(body)
             else:  # closed in the middle of it
                 raise MalformedRequest("the request is not complete")
 

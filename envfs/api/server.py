@@ -43,6 +43,7 @@ class Server:
     async def serve_unix(self, listener: socket.socket, resolver: Resolver) -> None:
         """Answers until cancelled. Who calls is what the kernel says."""
         connected: Counter[int] = Counter()  # uid → connections
+        refusing = trio.CapacityLimiter(RESERVED)
 
         async def handle(connection: trio.socket.SocketType) -> None:
             peer = peer_of(connection)
@@ -50,8 +51,9 @@ class Server:
             try:
                 if self._may_enter(peer.uid, connected):
                     await self._talk(connection, UnixCaller(peer, resolver))
-                else:
-                    await self._refuse(connection)
+                elif refusing.available_tokens:  # without it he is refused by being disconnected: others come first
+                    async with refusing:
+                        await self._refuse(connection)
             finally:
                 connected[peer.uid] -= 1
                 if not connected[peer.uid]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from envfs.kms.model import Principal, RequestFacts
 
 MAX_WAITING: Final = 16  # calls, the one that runs included
+MAX_OF_ONE_USER: Final = 4  # of them: nobody takes all the places, allowed or not
 _log: Final = logging.getLogger(__name__)
 
 
@@ -27,18 +29,21 @@ class Worker:
         self._engine = engine
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="envfs-kms")
         self._sibling: Engine | None = None  # of the thread alone
-        self._waiting = 0
+        self._waiting: Counter[int] = Counter()  # uid → calls
         self._is_closing = False
 
     async def call(self, principal: Principal, target: str, request: object, facts: RequestFacts) -> dict[str, Any]:
         """As `Api.call`. Throttling if too many wait already. One that is cancelled is carried out all the same."""
-        if self._waiting >= MAX_WAITING:
+        uid = principal.uid
+        if self._waiting.total() >= MAX_WAITING or self._waiting[uid] >= MAX_OF_ONE_USER:
             raise Throttling("too many slow operations are waiting already", hint="try again in a moment")
-        self._waiting += 1
+        self._waiting[uid] += 1
         try:
             return await self._wait_for(lambda: self._api().call(principal, target, request, facts))
         finally:
-            self._waiting -= 1
+            self._waiting[uid] -= 1
+            if not self._waiting[uid]:
+                del self._waiting[uid]
 
     def close(self) -> None:
         """Waits for the call that runs, drops those that wait, and closes the engine."""

@@ -223,10 +223,23 @@ class SealedTable(Generic[Row]):
         self.is_changed = False
 
     def _leave(self, key: PrimaryKey) -> None:
-        leaf, row = self._locate(key)
-        if row is not None:
-            del self._change(leaf)[key]
-            self._added -= 1
+        leaf = self._changed_leaf(key)
+        if leaf is None:
+            leaf, row = self._locate(key)
+            if row is None:
+                return
+        del self._change(leaf)[key]
+        self._added -= 1
+
+    def _changed_leaf(self, key: PrimaryKey) -> int | None:
+        """The leaf of a row, if this transaction changes others of it: all of it was verified then, and is not read
+        again for each of its rows. What the database says is only where to look.
+        """
+        for raw in self._select(key):
+            leaf = seal_of(raw)[1]
+            if key in self._pending.get(leaf, {}):
+                return leaf
+        return None
 
     def _change(self, leaf: int) -> dict[PrimaryKey, bytes]:
         """The MACs of a leaf that is to be changed. What was tampered with must not get a fresh seal, so it is verified

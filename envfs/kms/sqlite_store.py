@@ -5,6 +5,7 @@ https://www.sqlite.org/wal.html).
 from __future__ import annotations
 
 import os
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,9 +35,17 @@ def _database_errors(path: Path) -> Iterator[None]:
             raise IntegrityError(f"{path} is damaged: {error}", hint="restore the KMS from a backup") from error
         if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             raise Internal(f"{path} is in use: another process is changing it", hint="try again") from error
-        if code == sqlite3.SQLITE_FULL:
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(path)):
             raise Internal(f"{path}: the disk is full", hint="free some space; nothing was changed") from error
         raise Internal(f"{path}: {error}") from error
+
+
+def _is_full(path: Path) -> bool:
+    """Whether the disk is: SQLite says it of the database and its log, and calls it an I/O error of the log's index."""
+    try:
+        return os.statvfs(path.parent).f_bavail == 0
+    except OSError:
+        return False
 
 
 def create_statements(table: Table[Any]) -> list[str]:

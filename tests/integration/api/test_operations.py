@@ -15,6 +15,8 @@ from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 
+from envfs.kms.policy.parser import MAX_POLICY_SIZE
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -603,3 +605,14 @@ def test_messages_are_those_of_aws(server: KmsServer) -> None:
         "1 validation error detected: Value '0' at 'limit' failed to satisfy constraint: "
         "Member must have value greater than or equal to 1"
     )
+
+
+def test_the_longest_request_is_not_too_long(kms: Any) -> None:
+    """JSON writes each of these characters with an escape of 6 or 12 bytes."""
+    policy = json.dumps(json.loads(kms.get_key_policy(KeyId=kms.create_key()["KeyMetadata"]["KeyId"])["Policy"]))
+    policy += "\n" * (MAX_POLICY_SIZE - len(policy))
+    tags = [{"TagKey": f"{number:03}".ljust(128, "\u4e00"), "TagValue": "\u4e00" * 256} for number in range(50)]
+    made = kms.create_key(Policy=policy, Description="\U0001f511" * 8192, Tags=tags)["KeyMetadata"]
+    assert made["Description"] == "\U0001f511" * 8192
+    too_long = {"KeyId": made["KeyId"], "Policy": policy.ljust(131072)}
+    assert refusal(kms.put_key_policy, **too_long) == "LimitExceededException"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,10 +14,14 @@ import trio
 import trio.testing
 
 from envfs.access.resolver import Resolver
+from envfs.api.errors import Throttling
 from envfs.api.respond import Responder
-from envfs.api.server import IDLE_TIMEOUT, REQUEST_TIMEOUT, Server
+from envfs.api.server import IDLE_TIMEOUT, MAX_OF_ONE_USER, REQUEST_TIMEOUT, RESERVED, Server
+from envfs.api.worker import MAX_OF_ONE_USER as MAX_SLOW_OF_ONE_USER
+from envfs.api.worker import Worker
 from envfs.kms.bootstrap import init_kms
 from envfs.kms.engine import Engine
+from envfs.kms.model import NO_FACTS
 from envfs.kms.rootkey import KEY_FILE_NAME, KeyFileUnlock
 
 if TYPE_CHECKING:
@@ -131,3 +137,38 @@ async def test_a_defect_is_an_error_of_the_server_and_no_more(
     assert "of one request" in caplog.text
     await connection.send_all(REQUEST)
     assert json.loads(bytes(await connection.receive_some()).rpartition(b"\r\n\r\n")[2])["UserId"] == str(os.getuid())
+
+
+async def test_whoever_is_refused_does_not_take_the_places_of_others(
+    connection: trio.SocketStream, tmp_path: Path, autojump_clock: Clock
+) -> None:
+    """A few refusals at a time wait until they are read; of more, the connection is closed at once."""
+    started = trio.current_time()
+    async with AsyncExitStack() as stack:
+        for _ in range(MAX_OF_ONE_USER - 1 + RESERVED):
+            await stack.enter_async_context(await trio.open_unix_socket(tmp_path / "s"))
+        for _ in range(300):
+            async with await trio.open_unix_socket(tmp_path / "s") as further:
+                assert await receive_all(further) == b""
+        await connection.send_all(REQUEST)
+        assert (await connection.receive_some()).startswith(b"HTTP/1.1 200 ")
+        assert trio.current_time() == started
+
+
+async def test_one_user_does_not_keep_others_from_slow_operations(engine: Engine, nursery: trio.Nursery) -> None:
+    alice = Resolver(engine).resolve(os.getuid(), os.getgid(), os.getpid())
+    worker = Worker(engine)
+
+    async def ask() -> None:
+        assert await worker.call(alice, "EnvfsKms.VerifyStore", {}, NO_FACTS) == {"Problems": []}
+
+    async with trio.open_nursery() as asking:
+        for _ in range(MAX_SLOW_OF_ONE_USER):
+            asking.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(Throttling):
+            await ask()
+        bob = replace(alice, uid=alice.uid + 1)
+        assert await worker.call(bob, "EnvfsKms.VerifyStore", {}, NO_FACTS) == {"Problems": []}
+    await ask()
+    worker.close()

@@ -19,14 +19,15 @@ from envfs.kms.schema import (
     IdentityPolicyRow,
     PinRow,
 )
+from envfs.kms.sqlite_store import SqliteStore
 from tests.unit.kms.stores import alias, backing_key, create, edit, grant, insert, key, key_id, opened, rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from typing import Any
 
-    from envfs.kms.schema import Table
+    from envfs.kms.schema import Table, Value
     from envfs.kms.sealed_store import SealedStore
 
     Look = Callable[[SealedStore], Any]
@@ -404,6 +405,32 @@ def test_a_table_can_become_empty_and_fill_again(store: SealedStore) -> None:
         assert store.verify_all() == []
         put(GRANTS, grant("a", 7))(store)
         assert store.find(GRANTS, key_id=key_id(7)) == [grant("a", 7)]
+
+
+def test_rows_of_one_leaf_that_go_together_are_read_once(
+    path: Path, store: SealedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a key with many grants could not be deleted: the time would grow with the square of their number."""
+    leaves: list[object] = []
+    select = SqliteStore.select
+
+    def counting(self: SqliteStore, table: Table[Any], where: Mapping[str, Value]) -> list[tuple[Value, ...]]:
+        if table is GRANTS and "leaf" in where:
+            leaves.append(where["leaf"])
+        return select(self, table, where)
+
+    with store.transaction() as transaction:
+        for number in range(200):
+            transaction.put(GRANTS, grant(f"further {number}", 7))
+    monkeypatch.setattr(SqliteStore, "select", counting)
+    with store.transaction() as transaction:
+        for number in range(200):
+            transaction.delete(GRANTS, f"further {number}")
+            transaction.delete(GRANTS, f"further {number}")
+    assert len(leaves) < 10
+    monkeypatch.undo()
+    assert len(store.find(GRANTS, key_id=key_id(7))) == 2
+    assert store.verify_all() == []
 
 
 def test_a_second_row_with_a_unique_value_does_not_push_the_first_out(store: SealedStore) -> None:
