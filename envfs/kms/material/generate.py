@@ -1,10 +1,10 @@
-"""New key material. It takes no lock and knows no KMS, so that a server can do the slow kinds (RSA) in a thread."""
+"""New key material."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -59,23 +59,6 @@ class Material:
 
     private: Secret
     public_key: bytes = b""
-
-
-T = TypeVar("T")
-
-Steps: TypeAlias = Generator[str, Material, T]
-"""An operation that pauses where key material has to be made: it yields the key spec and is sent the material."""
-
-
-def complete(steps: Steps[T]) -> T:
-    """Runs `steps` to their end, making the material here and now (RSA_4096: seconds)."""
-    try:
-        spec_name = next(steps)
-        while True:
-            spec_name = steps.send(generate(spec_name))
-    except StopIteration as end:
-        result: T = end.value
-        return result
 
 
 def generate(spec_name: str) -> Material:

@@ -22,7 +22,7 @@ from envfs.errors import (
 )
 from envfs.kms.audit.record import format_time
 from envfs.kms.catalogue import Key
-from envfs.kms.material.generate import Material, Steps, complete
+from envfs.kms.material.generate import Material, generate
 from envfs.kms.material.keys import load_private_key
 from envfs.kms.material.specs import SPECS, Family
 from envfs.kms.material.token import LIFETIME, ImportToken
@@ -73,17 +73,6 @@ class ImportOperations(DeletionOperations, KeyUse):
         facts: RequestFacts = NO_FACTS,
     ) -> ImportParameters:
         """A fresh wrapping key, and the token that goes with it; the KMS keeps neither. Good for 24 hours."""
-        return complete(self.import_parameters_steps(principal, key_id, wrapping_algorithm, wrapping_key_spec, facts))
-
-    def import_parameters_steps(
-        self,
-        principal: Principal,
-        key_id: str,
-        wrapping_algorithm: str,
-        wrapping_key_spec: str,
-        facts: RequestFacts = NO_FACTS,
-    ) -> Steps[ImportParameters]:
-        """GetParametersForImport in steps; pauses for the wrapping key."""
         parameters = {"wrappingAlgorithm": wrapping_algorithm, "wrappingKeySpec": wrapping_key_spec}
         extra: dict[str, ConditionValue] = {
             "kms:wrappingalgorithm": wrapping_algorithm,
@@ -92,7 +81,7 @@ class ImportOperations(DeletionOperations, KeyUse):
         with self._on_key("GetParametersForImport", principal, key_id, facts, parameters, extra) as (call, key):
             check_wrapping(SPECS[key.row.spec], wrapping_algorithm, wrapping_key_spec)
             self._stop_dry_run(call)
-            material = yield wrapping_key_spec
+            material = generate(wrapping_key_spec)
             with material.private:
                 self._authorise_later(call, key)
                 valid_to = self._now() + LIFETIME

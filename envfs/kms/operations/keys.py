@@ -12,7 +12,7 @@ from envfs.kms.actions import PREFIX
 from envfs.kms.arn import SERVICE_ALIAS_PREFIX, check_alias_name, key_id_text
 from envfs.kms.audit.record import Call
 from envfs.kms.catalogue import Key
-from envfs.kms.material.generate import Steps, complete
+from envfs.kms.material.generate import generate
 from envfs.kms.material.specs import (
     ENCAPSULATE_DECAPSULATE,
     GENERATE_VERIFY_MAC,
@@ -76,36 +76,6 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
 
         With the origin EXTERNAL it has no material until some is imported. `tags` need kms:TagResource as well.
         """
-        return complete(
-            self.create_key_steps(
-                principal,
-                description=description,
-                policy=policy,
-                bypass_lockout_check=bypass_lockout_check,
-                spec=spec,
-                usage=usage,
-                origin=origin,
-                tags=tags,
-                multi_region=multi_region,
-                facts=facts,
-            )
-        )
-
-    def create_key_steps(
-        self,
-        principal: Principal,
-        *,
-        description: str = "",
-        policy: str | None = None,
-        bypass_lockout_check: bool = False,
-        spec: str = SYMMETRIC_DEFAULT,
-        usage: str | None = None,
-        origin: str = ORIGIN_KMS,
-        tags: Mapping[str, str] = NO_TAGS,
-        multi_region: bool = False,
-        facts: RequestFacts = NO_FACTS,
-    ) -> Steps[KeyMetadata]:
-        """`create_key` in steps: it pauses while the material is made."""
         parameters: dict[str, object] = {
             "keySpec": spec, "keyUsage": usage, "origin": origin, "description": description,
             "multiRegion": multi_region, "bypassPolicyLockoutSafetyCheck": bypass_lockout_check,
@@ -135,11 +105,11 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
                 self._check_lockout(call, key, parsed)
             backing_key = None
             if origin == ORIGIN_KMS:
-                material = yield spec
+                material = generate(spec)
                 with material.private as private:
                     backing_key = self._keyring.wrap(row.key_id, 1, spec, private, row.created, material.public_key)
             with self._change(call) as transaction:
-                # Once more in any case: calls that were served while the material was made have noticed what changed.
+                # Once more in any case: making the material may have taken seconds.
                 self._refresh()
                 call.decisions.clear()
                 self._authorise_creation(call, extra, with_tags=bool(tags))

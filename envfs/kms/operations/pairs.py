@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from envfs.kms.audit.record import Call
 from envfs.kms.catalogue import Key
-from envfs.kms.material.generate import Material, Steps, complete
+from envfs.kms.material.generate import Material, generate
 from envfs.kms.material.specs import check_pair_spec, check_use
 from envfs.kms.model import (
     ENCRYPT_DECRYPT,
@@ -27,9 +27,7 @@ from envfs.kms.policy.request import alias_fact
 
 
 class PairOperations(SymmetricOperations, KeyUse):
-    """Each operation also comes as steps, which pause where the pair is made: everything was checked by then, and it
-    can be made in a thread (RSA_4096 takes seconds).
-    """
+    """Making an RSA pair takes seconds; who may use the key is decided before, and once more after that."""
 
     def generate_data_key_pair(
         self,
@@ -42,7 +40,12 @@ class PairOperations(SymmetricOperations, KeyUse):
         """A key pair of the key spec `pair_spec`, the private key in plaintext and as a blob under `key_id`, which is
         symmetric.
         """
-        return complete(self.data_key_pair_steps(principal, key_id, pair_spec, context, facts))
+        event = "GenerateDataKeyPair"
+        with self._pair_call(event, principal, key_id, pair_spec, context, facts) as (call, key):
+            material = generate(pair_spec)
+            blob = self._seal_pair(call, key, material)
+            self._hand_out(call, material.private)
+        return DataKeyPair(material.private, *blob)
 
     def generate_data_key_pair_without_plaintext(
         self,
@@ -53,36 +56,9 @@ class PairOperations(SymmetricOperations, KeyUse):
         facts: RequestFacts = NO_FACTS,
     ) -> DataKeyPairBlob:
         """As `generate_data_key_pair`, and nobody sees the private key."""
-        return complete(self.data_key_pair_blob_steps(principal, key_id, pair_spec, context, facts))
-
-    def data_key_pair_steps(
-        self,
-        principal: Principal,
-        key_id: str,
-        pair_spec: str,
-        context: Mapping[str, str],
-        facts: RequestFacts = NO_FACTS,
-    ) -> Steps[DataKeyPair]:
-        """GenerateDataKeyPair; pauses for one pair."""
-        event = "GenerateDataKeyPair"
-        with self._pair_call(event, principal, key_id, pair_spec, context, facts) as (call, key):
-            material = yield pair_spec
-            blob = self._seal_pair(call, key, material)
-            self._hand_out(call, material.private)
-        return DataKeyPair(material.private, *blob)
-
-    def data_key_pair_blob_steps(
-        self,
-        principal: Principal,
-        key_id: str,
-        pair_spec: str,
-        context: Mapping[str, str],
-        facts: RequestFacts = NO_FACTS,
-    ) -> Steps[DataKeyPairBlob]:
-        """GenerateDataKeyPairWithoutPlaintext; pauses for one pair."""
         event = "GenerateDataKeyPairWithoutPlaintext"
         with self._pair_call(event, principal, key_id, pair_spec, context, facts) as (call, key):
-            material = yield pair_spec
+            material = generate(pair_spec)
             with material.private:
                 blob = self._seal_pair(call, key, material)
         return DataKeyPairBlob(*blob)

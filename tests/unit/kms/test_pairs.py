@@ -14,13 +14,15 @@ from envfs.errors import (
     UnsupportedOperation,
     Validation,
 )
-from envfs.kms.material.generate import generate, public_bytes
+from envfs.kms.material.generate import Material, generate, public_bytes
 from envfs.kms.material.keys import load_private_key
 from envfs.kms.material.specs import SPECS
-from envfs.kms.model import DataKeyPair, RequestFacts
-from tests.unit.kms.kit import ALICE, BOB, CONTEXT, OWNER, audit_records, owner_statement, policy, statement
+from envfs.kms.model import RequestFacts
+from envfs.kms.operations import keys, pairs
+from tests.unit.kms.kit import ALICE, BOB, CONTEXT, OWNER, audit_records, open_kms, owner_statement, policy, statement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from envfs.kms.engine import Engine
@@ -81,42 +83,43 @@ def test_who_may(engine: Engine, key: str) -> None:
         engine.generate_data_key_pair(BOB, "alias/none", "ECC_NIST_P256", CONTEXT)
 
 
-def test_everything_is_checked_before_anything_is_made(engine: Engine, key: str) -> None:
-    steps = engine.data_key_pair_steps(BOB, key, "RSA_4096", CONTEXT)
+class Slow:
+    """`generate`, beside which something else happens."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self._meanwhile = meanwhile
+        self.made: list[Material] = []
+
+    def __call__(self, spec: str) -> Material:
+        material = generate(spec)
+        self.made.append(material)
+        self._meanwhile()
+        return material
+
+
+def test_everything_is_checked_before_anything_is_made(
+    engine: Engine, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(lambda: None)
+    monkeypatch.setattr(pairs, "generate", slow)
     with pytest.raises(AccessDenied):
-        next(steps)
+        engine.generate_data_key_pair(BOB, key, "RSA_4096", CONTEXT)
     with pytest.raises(DryRunOperation):
-        next(engine.data_key_pair_steps(ALICE, key, "RSA_4096", CONTEXT, RequestFacts(dry_run=True)))
+        engine.generate_data_key_pair(ALICE, key, "RSA_4096", CONTEXT, RequestFacts(dry_run=True))
+    assert slow.made == []
 
 
-def test_what_changed_while_a_pair_was_made_counts(engine: Engine, key: str, home: Path) -> None:
-    steps = engine.data_key_pair_steps(ALICE, key, "ECC_NIST_P256", CONTEXT)
-    assert next(steps) == "ECC_NIST_P256"
-    engine.disable_key(OWNER, key)
-    engine.describe_key(OWNER, key)  # other calls are served in between
-    material = generate("ECC_NIST_P256")
-    with pytest.raises(Disabled):
-        steps.send(material)
-    assert material.private.is_wiped
-    record = audit_records(home)[-1]
-    assert (record["eventName"], record["errorCode"]) == ("GenerateDataKeyPair", "DisabledException")
-
-
-def test_steps_end_with_the_pair(engine: Engine, key: str) -> None:
-    steps = engine.data_key_pair_steps(ALICE, key, "ECC_NIST_P256", CONTEXT)
-    material = generate(next(steps))
-    with pytest.raises(StopIteration) as end:
-        steps.send(material)
-    assert isinstance(end.value.value, DataKeyPair)
-    assert end.value.value.public_key == material.public_key
-
-
-def test_steps_that_are_given_up_leave_nothing(engine: Engine, key: str, home: Path) -> None:
-    before = len(audit_records(home))
-    steps = engine.data_key_pair_steps(ALICE, key, "ECC_NIST_P256", CONTEXT)
-    next(steps)
-    steps.close()
-    assert len(audit_records(home)) == before
+def test_what_changed_while_a_pair_was_made_counts(
+    engine: Engine, key: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_kms(home) as other:
+        slow = Slow(lambda: other.disable_key(OWNER, key))
+        monkeypatch.setattr(pairs, "generate", slow)
+        with pytest.raises(Disabled):
+            engine.generate_data_key_pair(ALICE, key, "ECC_NIST_P256", CONTEXT)
+    assert slow.made[0].private.is_wiped
+    errors = [record.get("errorCode") for record in audit_records(home)]
+    assert "DisabledException" in errors
 
 
 def test_the_record(engine: Engine, key: str, home: Path) -> None:
@@ -139,14 +142,15 @@ def test_the_caller_wipes_what_he_got(engine: Engine, key: str) -> None:
     assert not pair.private_plaintext.is_wiped
 
 
-def test_a_right_that_was_withdrawn_while_a_key_was_made(engine: Engine, home: Path) -> None:
+def test_a_right_that_was_withdrawn_while_a_key_was_made(
+    engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     allow = '{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"kms:CreateKey","Resource":"*"}}'
     engine.put_identity_policy(OWNER, BOB.arn, "create", allow)
-    steps = engine.create_key_steps(BOB, spec="ECC_NIST_P256", usage="SIGN_VERIFY")
-    material = generate(next(steps))
-    engine.delete_identity_policy(OWNER, BOB.arn, "create")
-    engine.list_keys(OWNER)  # other calls are served in between
-    with pytest.raises(AccessDenied):
-        steps.send(material)
-    assert material.private.is_wiped
-    assert audit_records(home)[-1]["errorCode"] == "AccessDeniedException"
+    with open_kms(home) as other:
+        slow = Slow(lambda: other.delete_identity_policy(OWNER, BOB.arn, "create"))
+        monkeypatch.setattr(keys, "generate", slow)
+        with pytest.raises(AccessDenied):
+            engine.create_key(BOB, spec="ECC_NIST_P256", usage="SIGN_VERIFY")
+    assert slow.made[0].private.is_wiped
+    assert "AccessDeniedException" in [record.get("errorCode") for record in audit_records(home)]

@@ -6,7 +6,7 @@ import botocore.session
 import pytest
 
 from envfs.errors import InvalidKeyUsage, KmsError, UnsupportedOperation, Validation
-from envfs.kms.material.generate import complete, generate
+from envfs.kms.material.generate import generate
 from envfs.kms.material.specs import (
     ED25519_SHA_512,
     SPECS,
@@ -144,12 +144,3 @@ def test_how_long_raw_material_is(spec: str, size: int) -> None:
     assert len(first.private) == size
     assert first.public_key == b""
     assert first.private != second.private
-
-
-def test_steps_are_completed_in_place() -> None:
-    def steps() -> Any:
-        first = yield "SYMMETRIC_DEFAULT"
-        second = yield "HMAC_512"
-        return len(first.private) + len(second.private)
-
-    assert complete(steps()) == 96
