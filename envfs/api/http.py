@@ -67,6 +67,7 @@ class HttpConnection:
             if type(event) is not h11.Request:
                 return None
             headers = _joined(event.headers)
+            _check_framing(event, headers)
             body = await self._body(headers)
         except h11.RemoteProtocolError as error:
             if error.error_status_hint in _TOO_LARGE:
@@ -149,6 +150,14 @@ def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     for name, value in headers:
         joined[name] = joined[name] + b"," + value if name in joined else value
     return joined
+
+
+def _check_framing(event: h11.Request, headers: dict[bytes, bytes]) -> None:
+    """MalformedRequest if it could be argued where the request ends (RFC 9112 section 6.1): a proxy before us that
+    argues otherwise would take the answer to a part of one client's request for that to the next client's.
+    """
+    if b"transfer-encoding" in headers and (b"content-length" in headers or event.http_version < b"1.1"):
+        raise MalformedRequest("no HTTP/1.1 request: Transfer-Encoding beside Content-Length, or in HTTP/1.0")
 
 
 def _body_too_large() -> RequestTooLarge:

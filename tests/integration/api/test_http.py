@@ -117,6 +117,23 @@ def test_what_is_no_request_gets_a_well_formed_error(unix: Connection, raw: byte
     assert response.headers["content-type"] == "application/x-amz-json-1.1"
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_request_whose_end_can_be_argued_about_gets_one_answer(server: KmsServer, version: str) -> None:
+    """A proxy that goes by Content-Length sends this as one request of one client. Were it answered twice, the second
+    answer would go to the next client, and that one's answer to somebody else.
+    """
+    hidden = request(WHO, b"{}")
+    body = b"0\r\n\r\n" + hidden
+    length = str(len(body)) if version == "1.1" else ""
+    raw = request(WHO, b"", Content_Length=length, Transfer_Encoding="chunked") + body
+    with Connection(port(server)) as connection:
+        connection.send(raw.replace(b"HTTP/1.1", f"HTTP/{version}".encode(), 1))
+        response = connection.receive()
+        assert response is not None
+        assert response.code == "MalformedHttpRequestException"
+        assert connection.receive() is None
+
+
 def test_an_empty_body_is_an_empty_request(unix: Connection) -> None:
     unix.send(request(WHO, b""))
     response = unix.receive()
