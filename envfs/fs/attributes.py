@@ -65,6 +65,7 @@ def close_handle(state: VolumeState, node: Node, content: Content) -> None:
             is_waiting = state.promises.closing(node, content)
     finally:
         node.content, node.size = None, content.size
+        node.sequence = content.slot.sequence if content.position >= 0 else 0
         if content.position < 0:
             node.object_id = None  # its header could not be written, or is not needed: the next one has another id
         try:

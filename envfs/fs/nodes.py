@@ -63,6 +63,7 @@ class Node:
         "parent",
         "pin",
         "placed",
+        "sequence",
         "size",
     )
 
@@ -83,6 +84,7 @@ class Node:
         self.placed = False  # whether a file or symlink was found to belong there, by its place
         self.pin = -1
         self.object_id: bytes | None = None  # file id, once a header was read: tells a file that was exchanged
+        self.sequence = 0  # of its newest header that we know: an older one has been put back by somebody
         self.size: int | None = None  # of a regular file that is not open: what the kernel takes it to be
         self.made = 0.0  # time.monotonic() when a regular file was created, until it is synced
         self.content: Content | None = None

@@ -247,7 +247,7 @@ class Opener:
         size = self.geometry.plain_size(found.st_size)
         if size < slot.length_bound:
             raise IntegrityError(f"{node.path()} was cut: {size} bytes are left of at least {slot.length_bound}")
-        self._check_unchanged(node, slot.file_id, size)
+        self._check_unchanged(node, slot.file_id, size, slot.sequence)
         node.object_id = slot.file_id
         return Content(
             node,
@@ -265,12 +265,13 @@ class Opener:
             place=area.place_raw,
         )
 
-    def _check_unchanged(self, node: Node, file_id: bytes | None, size: int) -> None:
+    def _check_unchanged(self, node: Node, file_id: bytes | None, size: int, sequence: int = 0) -> None:
         """What the kernel holds of the file, its size and pages, must be of what is there now.
 
         Otherwise somebody has put another state in its place: OSError(ESTALE) makes the kernel look it up again.
         """
-        if node.object_id in {None, file_id} and node.size in {None, size}:
+        is_older = file_id is not None and node.object_id == file_id and sequence < node.sequence
+        if node.object_id in {None, file_id} and node.size in {None, size} and not is_older:
             return
         self._nodes.retire(node)
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))

@@ -126,6 +126,7 @@ class Promises:
         fd = self._open_for_writing(node)
         try:
             content.record_length_by(fd)
+            node.sequence = content.slot.sequence
         finally:
             os.close(fd)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from envfs.format.header import Slot, parse_header_area
 from envfs.format.names import check_name_file
 from envfs.format.place import ROOT, Kind, PlaceKey, Where, parse_place
 from envfs.format.symlink import link_file_for, parse_link_file, parse_text, to_text
+from envfs.format.undo import UndoHead
 from envfs.format.volume import VolumeFile
 from envfs.format.volume_keys import VolumeKeys
 
@@ -38,6 +40,7 @@ VOLUME = VolumeFile(Suite.AES_256_GCM_SIV, 12, b"v" * 16, b"k" * 16, b"r" * 16, 
 BLOB = Blob(b"k" * 16, b"b" * 16, b"s" * 32, b"c" * 32, b"t" * 16)
 LONG_NAME = KEYS.names.encrypt(OBJECT, b"n" * 200)
 LONG_LINK = KEYS.symlinks.seal(OBJECT, b"t" * 3500, HERE)
+UNDO = UndoHead(b"b" * 16, OBJECT, 7, 1024, 5148, 1024, 5148, b"t" * 16, 0, cuts=False, path=b"one/two")
 CODEC = BlockCodec(Suite.AES_256_GCM, KEY, OBJECT, Geometry(4096))
 
 
@@ -112,6 +115,12 @@ def _xattr_name(raw: bytes) -> bytes:
     return raw if name is None else KEYS.xattrs.name(OBJECT, name)
 
 
+def _undo_record(raw: bytes) -> bytes:
+    head = UndoHead.parse(raw, KEYS.undo)
+    serialised = head.serialise(KEYS.undo)
+    return serialised + raw[len(serialised) :]  # what follows means nothing
+
+
 def _blocks(raw: bytes) -> bytes:
     for holes in ((0, 0), (0, 2**64 - 1)):
         plain = CODEC.open(0, raw, *holes)
@@ -136,6 +145,7 @@ PARSERS: dict[str, Parser] = {
     "symlink": Parser((to_text(KEYS.symlinks.seal(OBJECT, b"target", HERE)) or b"",), _link),
     "link file": Parser((LONG_LINK,), _link_file),
     "name of an attribute": Parser((KEYS.xattrs.name(OBJECT, b"user.comment"),), _xattr_name),
+    "undo record": Parser((UNDO.serialise(KEYS.undo),), _undo_record),
     "blocks": Parser((bytes(CODEC.seal(0, b"x" * 5000)), bytes(5000)), _blocks),
 }
 
@@ -199,3 +209,17 @@ def test_every_beginning_of_a_seed(name: str) -> None:
             except EnvfsError:
                 continue
             assert again == seed[:length]
+
+
+@pytest.mark.parametrize("name", list(PARSERS))
+def test_the_corpus(name: str) -> None:
+    """What coverage-guided fuzzing (scripts/fuzz) has found to reach every branch."""
+    inputs = sorted((Path(__file__).with_name("corpus") / name.replace(" ", "-")).iterdir())
+    assert inputs
+    for path in inputs:
+        raw = path.read_bytes()
+        try:
+            again = PARSERS[name].again(raw)
+        except EnvfsError:
+            continue
+        assert again == raw, path.name

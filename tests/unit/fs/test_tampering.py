@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -394,3 +395,60 @@ def test_damage_while_a_file_is_open_is_found_by_the_next_read(lab: Lab, world: 
             content.read(2 * B, B)
         assert error.value.block == 2
         assert bytes(content.read(3 * B, B)) == DATA[3 * B : 4 * B]
+
+
+def test_an_older_state_that_is_put_back_while_mounted_is_noticed(
+    lab: Lab, world: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the same size, with an older header: neither size nor file id say so."""
+    lower = world.lower(b"f")
+    old = lower.read_bytes()
+    world.write(b"f", b"n" * len(DATA))
+    lower.write_bytes(old)
+    with pytest.raises(OSError, match="Stale"):
+        world.read(b"f")
+    assert "/f was changed in the lower directory while mounted" in caplog.text
+    assert world.read(b"f") == DATA  # what is there is what is seen, and nothing of what was
+
+
+def test_a_file_that_is_made_endless(lab: Lab, world: Session) -> None:
+    fs = tampered(lab, world, lambda lower: os.truncate(lower, 1 << 42))
+    assert fs.read(b"f", 0, len(DATA) - B) == DATA[: len(DATA) - B]
+    with fs.opened(b"f") as content:
+        for offset in (len(DATA) + B, 1 << 38, content.size - 5):
+            with pytest.raises(IntegrityError):
+                content.read(offset, B)
+    others_are_fine(fs)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to make a device")
+@pytest.mark.parametrize("kind", [stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK, stat.S_IFIFO])
+def test_a_device_or_socket_that_comes_between_the_look_and_the_open(lab: Lab, world: Session, kind: int) -> None:
+    """The kernel has been told of a file, and somebody replaces it before it is opened."""
+    lower = world.lower(b"f")
+    node = world.node(b"f")
+    os.unlink(lower)
+    os.mknod(lower, kind | 0o666, os.makedev(1, 3) if kind != stat.S_IFSOCK else 0)
+    for write in (False, True):
+        with pytest.raises((EnvfsError, OSError)):
+            world.fs.state.opener.open(node, world.caller, write=write)
+    with pytest.raises((EnvfsError, OSError)), world.opened(b"f"):
+        pass
+    others_are_fine(world)
+
+
+def test_two_directories_exchanged_while_mounted(lab: Lab, world: Session) -> None:
+    world.mkdir(b"e")
+    world.write(b"e/f", b"e's")
+    one, other = world.lower(b"d"), world.lower(b"e")
+    for fs in (world, lab.mount()):
+        middle = one.with_name("envfs.middle")
+        os.rename(one, middle)
+        os.rename(other, one)
+        os.rename(middle, other)
+        for path in (b"d/f", b"e/f"):
+            with pytest.raises((EnvfsError, OSError)):
+                fs.read(path)
+        os.rename(one, middle)
+        os.rename(other, one)
+        os.rename(middle, other)
