@@ -18,7 +18,7 @@ TAG_SIZE: Final = 32
 RECOVER: Final = "RecoverAuditChain"
 _TAG_START: Final = b',"tag":"'
 TRAILER_SIZE: Final = len(_TAG_START) + 2 * TAG_SIZE + len(b'"}\n')
-# Longer than any record: path, context and a few names, each byte escaped to six.
+# Longer than any record: `record` has bounds, and none that is longer is written.
 MAX_LINE: Final = 1 << 20
 
 

@@ -24,6 +24,14 @@ from envfs.kms.policy.request import NO_PAIRS
 
 EVENT_VERSION: Final = "1.09"
 
+# Bounds on what callers can make long, so that a record always fits into a line of the chain (`chain.MAX_LINE`), with
+# up to twelve bytes for a character. No request that can succeed has longer parameters: a policy, a description and
+# tags come to 430 KB at most.
+MAX_PARAMETERS: Final = 512 << 10  # bytes
+MAX_MESSAGE: Final = 4096  # characters
+MAX_PATH: Final = 8192  # characters
+MAX_SID: Final = 256  # characters
+
 
 class AuditSink(Protocol):
     """Where records go. `write` returns when the record is written, or raises: then the caller gets no key."""
@@ -181,7 +189,19 @@ def _parameters(call: Call) -> str:
         pieces.append(f'"encryptionContext":{{{pairs}}}')
     if call.parameters:
         pieces += [f"{quote(name)}:{_value(value)}" for name, value in call.parameters.items()]
-    return f"{{{','.join(pieces)}}}"
+    shown = f"{{{','.join(pieces)}}}"
+    return shown if len(shown) <= MAX_PARAMETERS else _omitted(call.key_arn, len(shown))
+
+
+def _omitted(key_arn: str, size: int) -> str:
+    """In place of parameters of `size` bytes, which are too long for a record."""
+    key = {"keyId": key_arn} if key_arn else {}
+    return compact({**key, "omitted": True, "originalSize": size, "reason": "requestParameters too large"})
+
+
+def _bounded(text: str, limit: int) -> str:
+    """Its beginning and its end, if it has more than `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[-(limit // 2) :]}"
 
 
 def _value(value: object) -> str:
@@ -199,7 +219,7 @@ def _resources(arn: str, other_arn: str, account_id: str) -> str:
 
 def _error(error: EnvfsError) -> str:
     code = error.code if isinstance(error, KmsError) else "KMSInternalException"
-    return f',"errorCode":{quote(code)},"errorMessage":{quote(error.message)}'
+    return f',"errorCode":{quote(code)},"errorMessage":{quote(_bounded(error.message, MAX_MESSAGE))}'
 
 
 def _origin(facts: RequestFacts) -> str:
@@ -211,7 +231,7 @@ def _origin(facts: RequestFacts) -> str:
 
 def _unix(principal: Principal | None, facts: RequestFacts) -> str:
     who = "" if principal is None else _who(principal.uid, principal.gid, principal.pid, _executable(principal.pid))
-    path = "" if facts.path is None else f'"path":{quote(facts.path)},'
+    path = "" if facts.path is None else f'"path":{quote(_bounded(facts.path, MAX_PATH))},'
     access = "" if facts.access is None else f'"access":"{facts.access}",'
     via = "" if facts.via_service is None else f'"viaService":{quote(facts.via_service)},'
     return f"{who}{path}{access}{via}"
@@ -237,7 +257,9 @@ def _executable(pid: int) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _decision_json(decision: Decision) -> str:
-    statements: Sequence[dict[str, object]] = [statement._asdict() for statement in decision.statements]
+    statements: Sequence[dict[str, object]] = [
+        statement._asdict() | {"sid": _bounded(statement.sid, MAX_SID)} for statement in decision.statements
+    ]
     shown = {"allowed": decision.allowed, "reason": decision.reason.value, "statements": statements}
     return compact(shown | {"grant": decision.grant} if decision.grant else shown)
 

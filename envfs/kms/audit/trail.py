@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 from envfs.crypto.mac import Mac
 from envfs.crypto.secret import Secret
 from envfs.errors import Internal
-from envfs.kms.audit.chain import RECOVER, START, Head, Leavings, chain_mac, make_line, scan
+from envfs.kms.audit.chain import MAX_LINE, RECOVER, START, Head, Leavings, chain_mac, make_line, scan
 from envfs.kms.audit.record import EVENT_VERSION, compact, format_time
 from envfs.kms.schema import AUDIT_CHAINS, AuditChainRow
 from envfs.kms.sealed_store import SealedStore
@@ -87,6 +87,9 @@ class AuditTrail:
             raise Internal("the audit trail is not open; without a record no key is handed out")
         head = self._head
         line, tag = make_line(self._mac, head.tag, f'{record},"sequence":{head.sequence + 1}'.encode("ascii"))
+        if len(line) > MAX_LINE:
+            # Nobody could read it, or find out whether it is authentic; nor what comes after it.
+            raise Internal(f"the audit record is too long: {len(line)} bytes; without a record no key is handed out")
         try:
             if os.write(self._descriptor, before + line) != len(before) + len(line):
                 self._take_back("the disk is full")

@@ -120,7 +120,11 @@ def shown_parameters(
     name: str,
 ) -> dict[str, object]:
     """CloudTrail's requestParameters."""
-    shown: dict[str, object] = {"requestedKeyId": key_id, "granteePrincipal": grantee, "operations": sorted(operations)}
+    shown: dict[str, object] = {
+        "requestedKeyId": key_id,
+        "granteePrincipal": grantee,
+        "operations": sorted(set(operations)),
+    }
     if retiring:
         shown["retiringPrincipal"] = retiring
     if constraints is not None:

@@ -50,6 +50,8 @@ class TagOperations(OnKey):
         extra: Mapping[str, ConditionValue] = {"aws:tagkeys": tuple(names)}
         parameters = {"tagKeys": list(names)}
         with self._on_key("UntagResource", principal, key_id, facts, parameters, extra, changes=True) as (call, key):
+            if len(names) > MAX_TAGS:
+                raise InvalidTag(f"a key has at most {MAX_TAGS} tags, and {len(names)} are to be taken off")
             for name in names:
                 _check_name(name)
             with self._change(call) as transaction:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from envfs.crypto.secret import Secret
-from envfs.errors import AccessDenied, Internal, InvalidCiphertext
+from envfs.errors import AccessDenied, EnvfsError, Internal, InvalidCiphertext, InvalidTag
+from envfs.kms.audit.chain import MAX_LINE
+from envfs.kms.audit.record import MAX_PARAMETERS, MAX_PATH
 from envfs.kms.audit.trail import AuditTrail
 from envfs.kms.audit.verify import Verification, verify_trail
 from envfs.kms.model import RequestFacts
@@ -143,6 +145,58 @@ def test_whatever_a_caller_chooses_stays_inside_its_string(
     assert record["envfs"]["viaService"] == nasty
     assert record["requestParameters"].get("encryptionContext", {}) == context
     assert engine.verify_audit().is_intact
+
+
+LONG = 200_000 * "é\U0001f512"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda engine, key: engine.encrypt(ALICE, key, b"x", {"a": LONG}),
+        lambda engine, key: engine.re_encrypt(ALICE, b"x", key, source_context={"a": LONG}, destination_context={}),
+        lambda engine, key: engine.create_key(ALICE, policy=LONG, description=LONG, tags={LONG: LONG}),
+        lambda engine, key: engine.encrypt(ALICE, LONG, b"x", {}),
+        lambda engine, key: engine.unpin_user(ALICE, LONG),
+        lambda engine, key: engine.put_identity_policy(OWNER, ALICE.arn, LONG, "{}"),
+        lambda engine, key: engine.put_key_policy(OWNER, key, json.dumps({f"{LONG[:8000]}": 1})),
+        lambda engine, key: engine.untag_resource(OWNER, key, [f"name {number}" for number in range(100_000)]),
+        lambda engine, key: engine.encrypt(ALICE, key, b"x", {}, RequestFacts(path=LONG, via_service="envfs")),
+    ],
+)
+def test_no_caller_can_make_a_record_that_is_too_long_to_be_verified(
+    home: Path, engine: Engine, call: Callable[[Engine, str], object]
+) -> None:
+    """It would look like tampering, and nothing that comes after it would be verified."""
+    key = engine.create_key(OWNER).key_id
+    with pytest.raises(EnvfsError):
+        call(engine, key)
+    engine.disable_key(OWNER, key)
+    found = engine.verify_audit()
+    assert (found.problems, found.records) == ((), 3)
+    record = audit_records(home)[1]
+    assert "errorCode" in record
+    parameters = record["requestParameters"]
+    assert not parameters.get("omitted") or parameters["originalSize"] > MAX_PARAMETERS
+    assert len(record["envfs"].get("path", "")) <= MAX_PATH + 1
+
+
+def test_a_long_list_cannot_hide_what_a_grant_allows(home: Path, engine: Engine) -> None:
+    key = engine.create_key(OWNER).key_id
+    engine.create_grant(OWNER, key, ALICE.arn, ["Encrypt", *100_000 * ["Decrypt"]])
+    parameters = audit_records(home)[-1]["requestParameters"]
+    assert (parameters["granteePrincipal"], parameters["operations"]) == (ALICE.arn, ["Decrypt", "Encrypt"])
+    with pytest.raises(InvalidTag, match="at most 50"):
+        engine.untag_resource(OWNER, key, 51 * ["a"])
+
+
+def test_what_is_too_long_all_the_same_is_not_written(home: Path, engine: Engine) -> None:
+    one = make_trail(engine, home)
+    with pytest.raises(Internal, match="too long"):
+        one.write(f'{{"a":"{MAX_LINE * "x"}"')
+    one.write('{"a":1')
+    one.close()
+    assert check(engine, home).is_intact
 
 
 def test_a_trail_that_nobody_touched(home: Path, engine: Engine, data_key: DataKey) -> None:
