@@ -113,11 +113,14 @@ class Signatures:
 
 
 class SignedCaller:
-    """Somebody on the network, whose every request is signed."""
+    """Somebody on the network, whose every request is signed. `on_identified` is called when one is his."""
 
-    def __init__(self, signatures: Signatures, source_ip: str) -> None:
+    def __init__(self, signatures: Signatures, source_ip: str, on_identified: Callable[[], object]) -> None:
         self._signatures = signatures
+        self._on_identified = on_identified
         self.source_ip: str | None = source_ip
 
     def identify(self, request: HttpRequest, service: str) -> Principal:
-        return self._signatures.identify(request, service)
+        principal = self._signatures.identify(request, service)
+        self._on_identified()
+        return principal

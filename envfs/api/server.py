@@ -62,13 +62,30 @@ class Server:
         await _accept(listener, handle, MAX_CONNECTIONS + 2 * RESERVED)
 
     async def serve_tcp(self, listener: socket.socket, signatures: Signatures) -> None:
-        """Answers until cancelled. Every request is signed."""
+        """Answers until cancelled. Every request is signed.
+
+        Anybody may connect, so who has signed nothing yet has no right to his place: the one who is there for longest
+        goes when there is no other place.
+        """
+        strangers: dict[trio.CancelScope, None] = {}  # the oldest connection first
 
         async def handle(connection: trio.socket.SocketType) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._talk(connection, SignedCaller(signatures, str(connection.getpeername()[0])))
+            with trio.CancelScope() as scope:
+                strangers[scope] = None
+                address = str(connection.getpeername()[0])
+                try:
+                    await self._talk(connection, SignedCaller(signatures, address, lambda: strangers.pop(scope, None)))
+                finally:
+                    strangers.pop(scope, None)
 
-        await _accept(listener, handle, MAX_CONNECTIONS)
+        def make_room() -> None:
+            if strangers:
+                oldest = next(iter(strangers))
+                del strangers[oldest]
+                oldest.cancel()
+
+        await _accept(listener, handle, MAX_CONNECTIONS, make_room)
 
     def _may_enter(self, uid: int, connected: Counter[int]) -> bool:
         total = connected.total()
@@ -118,13 +135,19 @@ class Server:
                 return None
 
 
-async def _accept(listener: socket.socket, handle: _Handler, maximum: int) -> None:
-    """Accepts connections until cancelled, at most `maximum` at a time: more wait in the kernel's queue."""
+async def _accept(
+    listener: socket.socket, handle: _Handler, maximum: int, make_room: Callable[[], None] = lambda: None
+) -> None:
+    """Accepts connections until cancelled, at most `maximum` at a time: more wait in the kernel's queue. `make_room` is
+    called when the last place was taken.
+    """
     accepting = trio.socket.from_stdlib_socket(listener)
     limit = trio.Semaphore(maximum)
     with accepting:
         async with trio.open_nursery() as nursery:
             while True:
+                if not limit.value:
+                    make_room()
                 await limit.acquire()
                 try:
                     connection, _ = await accepting.accept()

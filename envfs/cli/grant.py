@@ -14,7 +14,7 @@ from envfs.cli.key_reference import without_alias
 from envfs.cli.output import examples, json_option, print_json, print_table
 from envfs.cli.pairs import pairs_option
 from envfs.cli.passphrase import passphrase_file_option
-from envfs.cli.who import arn_of
+from envfs.cli.who import account_of, arn_of, arns_of
 from envfs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ def create(
     with open_backend(passphrase_file) as backend:
         request: dict[str, Any] = {
             "KeyId": without_alias(backend, key_id),
-            "GranteePrincipal": arn_of(backend, grantee),
+            "GranteePrincipal": arns_of(account_of(backend), [grantee])[0],
             "Operations": list(operations),
             **dry_run_member(dry_run=dry_run),
         }
         if retiring is not None:
-            request["RetiringPrincipal"] = arn_of(backend, retiring)
+            request["RetiringPrincipal"] = arns_of(account_of(backend), [retiring])[0]
         if constraints:
             request["Constraints"] = constraints
         if name:

@@ -77,7 +77,8 @@ def cancel_deletion(key_id: str, passphrase_file: Path | None) -> None:
     It is disabled then; `envfs key enable` lets it be used again.
     """
     with open_backend(passphrase_file) as backend:
-        backend.call("CancelKeyDeletion", {"KeyId": without_alias(backend, key_id)})
+        answer = backend.call("CancelKeyDeletion", {"KeyId": without_alias(backend, key_id)})
+    click.echo(f"next: envfs key enable {answer['KeyId']} lets it be used again")
 
 
 @click.command(epilog=examples("envfs key last-usage alias/payroll"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from envfs.errors import EnvfsError, KmsError
+from envfs.errors import EnvfsError, InvalidCiphertext, KmsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,6 +49,8 @@ def describe_error(error: BaseException) -> list[str]:
         message, hint = error.message, error.hint
         if isinstance(error, KmsError):
             message = f"{message} ({error.code})" if message else error.code
+        if isinstance(error, InvalidCiphertext):  # which of the two, the KMS does not say
+            hint = hint or "if the encryption context (--context) is the right one, the ciphertext is damaged"
     elif isinstance(error, OSError):
         reason = error.strerror or str(error)
         named = isinstance(error.filename, str | bytes)

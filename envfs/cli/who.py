@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import grp
 from typing import TYPE_CHECKING
 
 import click
 
+from envfs.errors import NotFound
 from envfs.kms.arn import Account, is_principal_name
 
 if TYPE_CHECKING:
@@ -28,8 +30,23 @@ def arn_of(backend: Backend, who: str) -> str:
 
 
 def arns_of(account: Account, everybody: Iterable[str]) -> list[str]:
-    """The ARNs of several."""
-    return [principal_arn(account, who) for who in everybody]
+    """The ARNs of several who are to be allowed something. NotFound for a group that there is not."""
+    arns = {who: principal_arn(account, who) for who in everybody}
+    for who in arns:
+        check_group(who)
+    return list(arns.values())
+
+
+def check_group(who: str) -> None:
+    """NotFound if WHO is a group that there is not: nobody would be allowed, and whoever makes that group, later. (The
+    KMS itself sees to that with users.)
+    """
+    if not who.startswith("@"):
+        return
+    try:
+        grp.getgrnam(who[1:])
+    except KeyError:
+        raise NotFound(f"there is no Unix group {who[1:]!r} here", hint="getent group lists them") from None
 
 
 def principal_arn(account: Account, who: str) -> str:

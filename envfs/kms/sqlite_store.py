@@ -5,7 +5,6 @@ https://www.sqlite.org/wal.html).
 from __future__ import annotations
 
 import os
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -57,7 +57,7 @@ def listen(path: Path, *, everybody: bool) -> socket.socket:
                 raise ConfigError(f"{path} is there already", hint="choose another path with --socket") from None
             if error.errno is None:  # how Python says that sun_path is too short for it
                 raise ConfigError(f"{path} is too long a path for a socket", hint="choose a shorter one") from None
-            raise
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         listener.listen(_BACKLOG)
     except BaseException:
         listener.close()

@@ -39,7 +39,7 @@ def test_deletion_waits_and_can_be_cancelled(envfs: CommandLine, key: str) -> No
     refused = envfs(f"key enable {key}")
     assert refused.code == 4
     assert "KMSInvalidStateException" in refused.err
-    assert envfs(f"key cancel-deletion {key}").code == 0
+    assert f"envfs key enable arn:envfs:kms:local:000000000000:key/{key}" in envfs(f"key cancel-deletion {key}").out
     shown = envfs(f"key show {key} --json").json
     assert shown["state"] == "Disabled"
     assert "deletion_date" not in shown
@@ -155,6 +155,16 @@ def test_the_ready_made_policy_names_administrators_and_users(envfs: CommandLine
     assert "kms:Decrypt" in actions["user/nobody"] & actions["group/daemon"]
     assert "kms:PutKeyPolicy" not in actions["user/nobody"] | actions["group/daemon"]
     assert "kms:Decrypt" not in actions["user/root"]
+
+
+@pytest.mark.parametrize(
+    "command", ["key create --user @no-such-group", "grant create KEY --operation Decrypt --to @no-such-group"]
+)
+def test_nothing_is_allowed_to_a_group_that_there_is_not(command: str, envfs: CommandLine, key: str) -> None:
+    answer = envfs(command.replace("KEY", key))
+    assert answer.code == 4
+    assert "there is no Unix group 'no-such-group'" in answer.err
+    assert len(envfs("key list --json").json["keys"]) == 1
 
 
 @pytest.mark.parametrize("who", ["a:b", "@", "a*", "", "$x"])

@@ -63,7 +63,8 @@ def test_a_refusal_leaves_the_output_file_alone(envfs: CommandLine, work: Path) 
     envfs("kms encrypt alias/one plain -o sealed --context a=b")
     (work / "opened").write_bytes(b"old")
     answer = envfs("kms decrypt sealed -o opened --context a=c")
-    assert (answer.code, answer.err) == (4, "envfs: InvalidCiphertextException\n")
+    assert answer.code == 4
+    assert answer.err.startswith("envfs: InvalidCiphertextException\n  next: ")
     assert (work / "opened").read_bytes() == b"old"
 
 

@@ -15,7 +15,9 @@ def test_a_refusal_of_the_kms_carries_its_code() -> None:
     assert output.describe_error(errors.Disabled("the key is disabled")) == [
         "envfs: the key is disabled (DisabledException)"
     ]
-    assert output.describe_error(errors.InvalidCiphertext()) == ["envfs: InvalidCiphertextException"]
+    first, hint = output.describe_error(errors.InvalidCiphertext())
+    assert first == "envfs: InvalidCiphertextException"
+    assert "--context" in hint
 
 
 def test_an_os_error_names_its_path() -> None:

@@ -7,9 +7,10 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from botocore.config import Config
 
 from envfs.api.http import MAX_BODY, MAX_HEAD
-from envfs.api.server import MAX_OF_ONE_USER
+from envfs.api.server import IDLE_TIMEOUT, MAX_CONNECTIONS, MAX_OF_ONE_USER
 from tests.integration.api.raw import Connection, request
 
 if TYPE_CHECKING:
@@ -217,6 +218,21 @@ def test_one_user_cannot_take_all_connections(
         *([400] * 2),
     ]
     assert unix.call(WHO, {}).status == 200
+
+
+def test_strangers_do_not_keep_who_signs_from_tcp(server: KmsServer) -> None:
+    strangers = [Connection(port(server)) for _ in range(MAX_CONNECTIONS)]
+    try:
+        client = server.client(config=Config(retries={"max_attempts": 0}, read_timeout=IDLE_TIMEOUT / 2))
+        client.generate_random(NumberOfBytes=1)
+        assert strangers[0].is_closed()
+        # Whoever has signed stays, and others go.
+        strangers += [Connection(port(server)) for _ in range(MAX_CONNECTIONS)]
+        client.generate_random(NumberOfBytes=2)
+        assert sum(stranger.is_closed() for stranger in strangers[:MAX_CONNECTIONS]) == MAX_CONNECTIONS
+    finally:
+        for stranger in strangers:
+            stranger.socket.close()
 
 
 def _statuses(path: Path, count: int) -> list[int]:
