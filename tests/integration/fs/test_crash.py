@@ -74,4 +74,5 @@ def test_a_file_that_was_unlinked_while_open_is_gone_after_a_kill(mounted: Calla
     mount.mount()
     assert os.listdir(mount.path) == []
     mount.umount()
-    assert set(os.listdir(mount.lower)) == {"envfs.dir", "envfs.volume", "envfs.volume.backup", "envfs.undo"}
+    # Whether its writes, which the kernel may still have held, had been begun when the daemon was killed.
+    assert set(os.listdir(mount.lower)) - {"envfs.undo"} == {"envfs.dir", "envfs.volume", "envfs.volume.backup"}
