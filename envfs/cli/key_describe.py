@@ -30,7 +30,9 @@ def described(backend: Backend, key_id: str) -> dict[str, Any]:
 
 
 def with_aliases(backend: Backend, found: dict[str, Any]) -> dict[str, Any]:
-    return found | {"aliases": aliases_by_key(backend).get(found["key_id"], [])}
+    """`found` and its aliases; without, if the caller may not list them: that is not the same as having none."""
+    aliases = aliases_by_key(backend)
+    return found if aliases is None else found | {"aliases": aliases.get(found["key_id"], [])}
 
 
 def metadata(backend: Backend, key_id: str) -> dict[str, Any]:
@@ -58,12 +60,12 @@ def fields(found: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def aliases_by_key(backend: Backend) -> dict[str, list[str]]:
-    """Key id → its aliases; empty where the caller may not list them."""
+def aliases_by_key(backend: Backend) -> dict[str, list[str]] | None:
+    """Key id → its aliases; None if the caller may not list them."""
     found: dict[str, list[str]] = {}
     try:
         for alias in every(backend, "ListAliases", {}, "Aliases"):
             found.setdefault(alias["TargetKeyId"], []).append(alias["AliasName"])
     except AccessDenied:
-        pass
+        return None
     return found

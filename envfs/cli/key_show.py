@@ -32,13 +32,13 @@ def list_keys(passphrase_file: Path | None, *, as_json: bool) -> None:
                 found = metadata(backend, entry["KeyId"])
             except AccessDenied:
                 found = {"key_id": entry["KeyId"], "arn": entry["KeyArn"]}
-            keys.append(found | {"aliases": aliases.get(entry["KeyId"], [])})
+            keys.append(found if aliases is None else found | {"aliases": aliases.get(entry["KeyId"], [])})
     if as_json:
         print_json({"keys": keys})
     elif not keys:
         click.echo("there are no keys; envfs key create makes one")
     else:
-        columns = ("key_id", "aliases", "state", "manager", "description")
+        columns = ["key_id", *([] if aliases is None else ["aliases"]), "state", "manager", "description"]
         print_table([name.upper() for name in columns], [[one.get(name) for name in columns] for one in keys])
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from envfs.errors import EnvfsError, InvalidCiphertext, KmsError
+from envfs.errors import AccessDenied, EnvfsError, InvalidCiphertext, KmsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +51,8 @@ def describe_error(error: BaseException) -> list[str]:
             message = f"{message} ({error.code})" if message else error.code
         if isinstance(error, InvalidCiphertext):  # which of the two, the KMS does not say
             hint = hint or "if the encryption context (--context) is the right one, the ciphertext is damaged"
+        if isinstance(error, AccessDenied):
+            hint = hint or "who administers the key or the KMS can allow it: envfs grant create, key policy, iam"
     elif isinstance(error, OSError):
         reason = error.strerror or str(error)
         named = isinstance(error.filename, str | bytes)

@@ -63,6 +63,18 @@ def test_everybody_is_who_the_kernel_says(served: Served, alice: UnixUser, bob: 
     assert served(None, "kms whoami --json").json["reached_by"] == f"the store in {served.home}"
 
 
+def test_what_may_not_be_asked_is_not_said_to_be_nothing(
+    served: Served, team_key: str, alice: UnixUser, bob: UnixUser
+) -> None:
+    assert served(alice, "key show alias/team --json").json["aliases"] == ["alias/team"]
+    shown = served(bob, "key show alias/team --json").json
+    assert shown["key_id"] == team_key
+    assert "aliases" not in shown
+    refused = served(bob, f"key disable {team_key}")
+    assert "AccessDeniedException" in refused.err
+    assert "next: who administers the key" in refused.err
+
+
 @BY_SERVER_AND_BY_MOUNT
 def test_an_administrator_manages_and_does_not_use(
     served: Served, team_key: str, alice: UnixUser, bob: UnixUser
