@@ -53,6 +53,7 @@ _SLOW: Final = frozenset(
         f"{KMS_PREFIX}.GetKeyLastUsage",
         f"{KMS_PREFIX}.GetParametersForImport",
         f"{KMS_PREFIX}.ImportKeyMaterial",  # an RSA key's primes are checked
+        f"{KMS_PREFIX}.ListRetirableGrants",  # the grants of all keys are read
         f"{EXTENSION_PREFIX}.QueryAudit",
         f"{EXTENSION_PREFIX}.VerifyAudit",
         f"{EXTENSION_PREFIX}.VerifyStore",
@@ -89,7 +90,7 @@ class Api:
 
 
 def is_slow(target: str, request: object) -> bool:
-    """Whether the call may take longer than others should wait: it generates RSA keys, or reads whole files."""
+    """Whether the call may take longer than others should wait: it generates RSA keys, or reads whole files or tables."""
     if target in _SLOW:
         return True
     members = _SLOW_WITH_RSA.get(target)
