@@ -90,7 +90,7 @@ class Api:
 
 
 def is_slow(target: str, request: object) -> bool:
-    """Whether the call may take longer than others should wait: it generates RSA keys, or reads whole files or tables."""
+    """Whether the call may take longer than others should wait: it makes RSA keys, or reads whole files or tables."""
     if target in _SLOW:
         return True
     members = _SLOW_WITH_RSA.get(target)
