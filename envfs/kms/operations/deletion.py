@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from envfs.errors import Validation
+from envfs.errors import Internal, Validation
 from envfs.kms.audit.record import Call
 from envfs.kms.model import NO_FACTS, ORIGIN_EXTERNAL, KeyState, Principal, RequestFacts, ScheduledDeletion
 from envfs.kms.operations.on_key import OnKey
@@ -36,6 +36,11 @@ class DeletionOperations(OnKey):
             if not SHORTEST_WINDOW <= days <= LONGEST_WINDOW:
                 raise Validation(f"the waiting period has {SHORTEST_WINDOW} to {LONGEST_WINDOW} days, not {days}")
             date = self._now() + days * DAY
+            if self._now() < key.row.created:
+                # The waiting period would be over, or nearly, when somebody sets the clock right.
+                raise Internal(
+                    f"the host's clock is wrong: {key.arn} was made later", hint="set the clock, and try again"
+                )
             with self._change(call) as transaction:
                 row = self._current(call, key)
                 self._put_key(transaction, row._replace(state=KeyState.PENDING_DELETION.value, deletion_date=date))

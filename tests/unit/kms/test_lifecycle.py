@@ -12,6 +12,7 @@ from envfs.crypto.secret import Secret
 from envfs.errors import (
     AccessDenied,
     DryRunOperation,
+    Internal,
     InvalidArn,
     InvalidMarker,
     InvalidState,
@@ -258,6 +259,18 @@ def test_waiting_periods_that_are_refused(engine: Engine, days: int) -> None:
     with pytest.raises(Validation):
         engine.schedule_key_deletion(OWNER, key, days)
     assert engine.describe_key(OWNER, key).enabled
+
+
+def test_no_deletion_is_scheduled_by_a_clock_that_is_wrong(engine: Engine, clock: Clock) -> None:
+    """A host that began in 1970, say: once its clock is set, there would be no waiting period."""
+    key = engine.create_key(OWNER).key_id
+    right, clock.now = clock.now, 1_000_000
+    with pytest.raises(Internal, match="clock is wrong"):
+        engine.schedule_key_deletion(OWNER, key)
+    clock.now = right
+    engine.maintain()
+    assert engine.describe_key(OWNER, key).enabled
+    assert engine.schedule_key_deletion(OWNER, key, 7).deletion_date == int(right) + 7 * DAY
 
 
 def test_a_policy_can_ask_for_a_long_waiting_period(engine: Engine) -> None:
