@@ -28,6 +28,8 @@ class Label(enum.Enum):
     FILE_HEADER = "file header"
     FILE_CONTENT = "file content"
     FILE_GENERATIONS = "file generations"
+    FILE_BINDING = "file binding"
+    BOUND_FILE = "bound file"
     VOLUME_FILE = "volume file"
     DIRECTORY_FILE = "directory file"
     PLACE = "place"

@@ -238,19 +238,19 @@ def peek_file_id(raw: bytes) -> bytes | None:
     return None
 
 
-def header_key(dek: Secret | bytes | bytearray, file_id: bytes) -> bytes:
+def header_key(file_key: Secret | bytes | bytearray, file_id: bytes) -> bytes:
     """The key of the slots' MAC, 32 bytes."""
-    return derive(dek, Label.FILE_HEADER, file_id)
+    return derive(file_key, Label.FILE_HEADER, file_id)
 
 
-def content_key(dek: Secret | bytes | bytearray, file_id: bytes, suite: Suite) -> bytes:
+def content_key(file_key: Secret | bytes | bytearray, file_id: bytes, suite: Suite) -> bytes:
     """The key of the blocks, 32 bytes. It depends on the suite, so no key ever serves two algorithms."""
-    return derive(dek, Label.FILE_CONTENT, file_id + bytes((suite,)))
+    return derive(file_key, Label.FILE_CONTENT, file_id + bytes((suite,)))
 
 
-def generations_key(dek: Secret | bytes | bytearray, file_id: bytes) -> bytes:
+def generations_key(file_key: Secret | bytes | bytearray, file_id: bytes) -> bytes:
     """The key from which the content keys of later generations come, 32 bytes (FORMAT.md section 2.3)."""
-    return derive(dek, Label.FILE_GENERATIONS, file_id)
+    return derive(file_key, Label.FILE_GENERATIONS, file_id)
 
 
 def volume_context(volume_id: bytes) -> dict[str, str]:

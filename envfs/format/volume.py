@@ -31,13 +31,15 @@ _FIXED: Final = struct.Struct(">8sHBB16s16s16sQHHHH")
 
 assert _FIXED.size == 76
 
+_BOUND: Final = 1  # the one flag
+
 
 @dataclass(frozen=True, slots=True)
 class VolumeFile:
     """What a volume is. FormatError for values that do not fit.
 
     Ids are 16 bytes; `created` is seconds since 1970; `key_arn` names the CMK of its files; `blob` is the wrapped
-    volume key.
+    volume key. `is_bound`: the keys of its files come from their DEKs and the volume key, not from the DEKs alone.
     """
 
     suite: Suite
@@ -48,6 +50,7 @@ class VolumeFile:
     created: int
     key_arn: str
     blob: bytes
+    is_bound: bool = True
 
     def __post_init__(self) -> None:
         check_range(self.block_log2, MIN_BLOCK_LOG2, MAX_BLOCK_LOG2, "volume file: log2 of the block size")
@@ -70,7 +73,7 @@ class VolumeFile:
         arn = encode_text(self.key_arn, "key ARN")
         fixed = _FIXED.pack(
             MAGIC, VERSION, self.suite, self.block_log2, self.volume_id, self.kms_id, self.root_id, self.created,
-            0, len(arn), len(self.blob), 0,
+            _BOUND if self.is_bound else 0, len(arn), len(self.blob), 0,
         )  # fmt: skip
         body = fixed + arn + self.blob
         return body + mac.mac(key, body)
@@ -91,7 +94,7 @@ class VolumeFile:
         blob_end = arn_end + blob_length
         check_range(blob_end + mac.MAC_SIZE, 0, MAX_VOLUME_FILE_SIZE, "volume file: size")
         check_length(raw, blob_end + mac.MAC_SIZE, "volume file")
-        if flags or reserved:
+        if flags & ~_BOUND or reserved:
             raise FormatError("volume file: reserved bits are set")
         return cls(
             to_suite(suite),
@@ -102,6 +105,7 @@ class VolumeFile:
             created,
             decode_text(raw[_FIXED.size : arn_end], "key ARN"),
             bytes(raw[arn_end:blob_end]),
+            is_bound=bool(flags & _BOUND),
         )
 
     @staticmethod

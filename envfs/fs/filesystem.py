@@ -80,7 +80,7 @@ class Filesystem:
         self._undo = undo = Undo(root_fd, keys.undo)
         self._alarms = Alarms(partial(_record_damage, engine, volume.volume_id))
         nodes.alarm = self._alarms.tell
-        opener = Opener(nodes, directories, volume, keys.place, undo, engine, resolver, ordered=not never_blocks)
+        opener = Opener(nodes, directories, volume, keys, undo, engine, resolver, ordered=not never_blocks)
         self.state = VolumeState(
             volume=volume,
             keys=keys,

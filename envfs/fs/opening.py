@@ -31,8 +31,9 @@ from envfs.format.header import (
     verify_slot,
     volume_context,
 )
-from envfs.format.place import ANYWHERE, Kind, PlaceKey, Where
+from envfs.format.place import ANYWHERE, Kind, Where
 from envfs.format.volume import VolumeFile
+from envfs.format.volume_keys import VolumeKeys
 from envfs.fs.content import Buffers, Content
 from envfs.fs.directories import Directories
 from envfs.fs.lower import OPEN_READ, OPEN_WRITE
@@ -71,7 +72,7 @@ class Opener:
         nodes: NodeTable,
         directories: Directories,
         volume: VolumeFile,
-        place_key: PlaceKey,
+        keys: VolumeKeys,
         undo: Undo,
         engine: Engine,
         resolver: Resolver,
@@ -81,7 +82,8 @@ class Opener:
         self._nodes = nodes
         self._directories = directories
         self._volume = volume
-        self._place_key = place_key
+        self._keys = keys
+        self._place_key = keys.place
         self._undo = undo
         self._ordered = ordered
         self._engine = engine
@@ -236,14 +238,14 @@ class Opener:
         write: bool,
     ) -> Content:
         self.check_place(node, area.place_raw, area.slots[0].slot.file_id)
-        parsed, slot_key, dek = self._first_authentic(node, area, principal, facts)
+        parsed, slot_key, file_key = self._first_authentic(node, area, principal, facts)
         slot = parsed.slot
         try:
             if slot.block_log2 != self._volume.block_log2:
                 raise IntegrityError(f"{node.path()} has another block size than its volume")
-            codec = self._codec(dek, slot)
+            codec = self._codec(file_key, slot)
         finally:
-            dek.wipe()
+            file_key.wipe()
         size = self.geometry.plain_size(found.st_size)
         if size < slot.length_bound:
             raise IntegrityError(f"{node.path()} was cut: {size} bytes are left of at least {slot.length_bound}")
@@ -285,11 +287,11 @@ class Opener:
     def _first_authentic(
         self, node: Node, area: HeaderArea, principal: Principal, facts: RequestFacts
     ) -> tuple[ParsedSlot, bytes, Secret]:
-        """The newest slot whose MAC is right under the DEK in it, with its header key and that DEK."""
+        """The newest slot whose MAC is right under the DEK in it, with its header key and the file key."""
         denied: AccessDenied | None = None
         for parsed in area.slots:
             try:
-                dek = self._decrypt(principal, parsed.slot, facts)
+                file_key = self._decrypt(principal, parsed.slot, facts)
             except AccessDenied as error:
                 # A damaged blob may name a key that does not exist; the one in the other slot is asked for on its own.
                 if all(other.slot.blob == parsed.slot.blob for other in area.slots):
@@ -299,10 +301,10 @@ class Opener:
             except InvalidCiphertext:
                 self._tell_bad_slot(node, parsed)
                 continue
-            slot_key = header_key(dek, parsed.slot.file_id)
+            slot_key = header_key(file_key, parsed.slot.file_id)
             if verify_slot(parsed.raw, slot_key):
-                return parsed, slot_key, dek
-            dek.wipe()
+                return parsed, slot_key, file_key
+            file_key.wipe()
             self._tell_bad_slot(node, parsed)
         if denied is not None:
             raise denied
@@ -317,15 +319,18 @@ class Opener:
     def _decrypt(self, principal: Principal, slot: Slot, facts: RequestFacts) -> Secret:
         context = dek_context(self._volume.volume_id, slot.file_id, decode_labels(slot.labels))
         also = _WRITE_ACTIONS if facts.access == "write" else ()
-        return self._engine.decrypt(principal, slot.blob, context, facts, also=also)
+        return self._file_key(self._engine.decrypt(principal, slot.blob, context, facts, also=also))
 
-    def _codec(self, dek: Secret, slot: Slot) -> BlockCodec:
+    def _file_key(self, dek: Secret) -> Secret:
+        return self._keys.file_key(dek, is_bound=self._volume.is_bound)
+
+    def _codec(self, file_key: Secret, slot: Slot) -> BlockCodec:
         return BlockCodec(
             slot.suite,
-            content_key(dek, slot.file_id, slot.suite),
+            content_key(file_key, slot.file_id, slot.suite),
             slot.file_id,
             self.geometry,
-            later=generations_key(dek, slot.file_id),
+            later=generations_key(file_key, slot.file_id),
             generation=generation_of(slot.sealed_blocks),
         )
 
@@ -356,11 +361,9 @@ class Opener:
             blob=data_key.blob,
             labels=encode_context(labels),
         )
-        try:
-            slot_key = header_key(data_key.plaintext, file_id)
-            codec = self._codec(data_key.plaintext, slot)
-        finally:
-            data_key.plaintext.wipe()
+        with self._file_key(data_key.plaintext) as file_key:
+            slot_key = header_key(file_key, file_id)
+            codec = self._codec(file_key, slot)
         place = self._place_key.pack(Kind.FILE, file_id, where, None)
         return Prepared(slot, slot_key, codec, place)
 

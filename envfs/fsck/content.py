@@ -27,7 +27,7 @@ from envfs.format.place import Kind, PlaceKey, Where
 from envfs.fs.lower import proc_path, write_all
 from envfs.fsck.findings import Finding, Outcome, Problem, Spot
 
-#: Gives the DEK in a slot's blob, as the KMS decides; KmsError where it refuses.
+#: Gives the file key of a slot, as the KMS decides about its DEK; KmsError where it refuses.
 Unwrap = Callable[[Slot, Spot], Secret]
 
 _CHUNK_BLOCKS = 256
@@ -124,16 +124,16 @@ class FileCheck:
     def _open_slot(self, parsed: ParsedSlot, spot: Spot) -> tuple[bytes, BlockCodec] | None:
         """The slot's header key and its blocks' codec; None if it is not authentic."""
         slot = parsed.slot
-        with self._unwrap(slot, spot) as dek:
-            key = header_key(dek, slot.file_id)
+        with self._unwrap(slot, spot) as file_key:
+            key = header_key(file_key, slot.file_id)
             if not parsed.verify(key) or slot.block_log2 != self._geometry.block_log2:
                 return None
             codec = BlockCodec(
                 slot.suite,
-                content_key(dek, slot.file_id, slot.suite),
+                content_key(file_key, slot.file_id, slot.suite),
                 slot.file_id,
                 self._geometry,
-                later=generations_key(dek, slot.file_id),
+                later=generations_key(file_key, slot.file_id),
                 generation=generation_of(slot.sealed_blocks),
             )
         return key, codec

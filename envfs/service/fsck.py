@@ -55,7 +55,7 @@ def check_volume(
                 raised_mode.restore(root_fd)
                 undo.recover(root_fd, opened.keys.undo)
             wishes = Wishes(read_data=read_data, repair=repair, live=live, threads=threads)
-            unwrap = _unwrap(engine, principal, opened.file.volume_id)
+            unwrap = _unwrap(engine, principal, opened)
             report = Check(root_fd, opened.file, opened.keys, unwrap, wishes, advance).run()
         finally:
             os.close(root_fd)
@@ -150,10 +150,10 @@ def _write(lower: Path, name: bytes, raw: bytes) -> None:
         os.close(directory)
 
 
-def _unwrap(engine: Engine, principal: Principal, volume_id: bytes) -> Callable[[Slot, Spot], Secret]:
+def _unwrap(engine: Engine, principal: Principal, volume: OpenVolume) -> Callable[[Slot, Spot], Secret]:
     def unwrap(slot: Slot, spot: Spot) -> Secret:
         facts = RequestFacts(via_service=VIA_SERVICE, path="/" + os.fsdecode(spot.plain), access="read")
-        context = dek_context(volume_id, slot.file_id, decode_labels(slot.labels))
-        return engine.decrypt(principal, slot.blob, context, facts)
+        context = dek_context(volume.file.volume_id, slot.file_id, decode_labels(slot.labels))
+        return volume.keys.file_key(engine.decrypt(principal, slot.blob, context, facts), is_bound=volume.file.is_bound)
 
     return unwrap

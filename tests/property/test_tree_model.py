@@ -110,8 +110,6 @@ class Model:
             raise refuse(errno.EPERM)
         if name in parent.entries:
             raise refuse(errno.EEXIST)
-        if thing.kind == stat.S_IFLNK and len(thing.content) > 3007:
-            raise refuse(errno.EPERM)  # the one thing that POSIX has otherwise
         parent.entries[name] = thing
 
     def rename(self, old: bytes, new: bytes, flags: int) -> None:

@@ -86,7 +86,7 @@ class Builder:
         file_id = os.urandom(16)
         context = dek_context(self.volume_id, file_id, parent.labels)
         data_key = self.engine.generate_data_key(self.owner, self.key_arn, context)
-        dek = data_key.plaintext
+        dek = self.keys.file_key(data_key.plaintext, is_bound=True)
         count = self.geometry.block_count(len(plain))
         slot = Slot(
             self.suite,

@@ -45,6 +45,7 @@ class Volume:
                 failures.append(failure)
                 continue
             self.root_id, self.block_size = volume["root_id"], volume["block_size"]
+            self.is_bound = volume["is_bound"]
             self.place_key = structures.derive(self.key, "place")
             return
         raise failures[0]
@@ -109,7 +110,7 @@ class Volume:
         return structures.open_symlink(self.key, payload, where)
 
     def _slot(self, header: bytes, cipher_size: int) -> tuple[structures.Slot, bytes] | None:
-        """Section 2.1: the slot in force and the DEK; None for a file without header."""
+        """Section 2.1: the slot in force and the file key; None for a file without header."""
         slots = structures.parse_header_area(header)
         for slot in slots:
             context = structures.parse_labels(slot.labels)
@@ -118,9 +119,10 @@ class Volume:
                 dek = self.kms.decrypt(slot.blob, context)
             except IntegrityError:
                 continue
-            if slot.is_authentic(dek):
+            file_key = structures.file_key(self.key, dek, is_bound=self.is_bound)
+            if slot.is_authentic(file_key):
                 need(slot.block_size == self.block_size, FormatError("block size is not the volume's"))
-                return slot, dek
+                return slot, file_key
         need(not slots and cipher_size <= 1024, IntegrityError("no authentic header"))
         return None
 
@@ -132,19 +134,19 @@ class Volume:
             header = lower.read(1024)
             found = self._slot(header, cipher_size)
             if found is not None:
-                slot, dek = found
+                slot, file_key = found
                 object_id = slot.file_id
                 structures.check_place(self.place_key, header[:128], b"F", object_id, where)
                 size = structures.plain_size(cipher_size, slot.block_size)
-                self._blocks(source, lower, out, slot, dek, size)
+                self._blocks(source, lower, out, slot, file_key, size)
                 need(size >= slot.length_bound, IntegrityError(f"cut: {size} bytes of {slot.length_bound}"))
         self._attributes(source, target, object_id)
 
     def _blocks(
-        self, source: bytes, lower: BinaryIO, out: BinaryIO, slot: structures.Slot, dek: bytes, size: int
+        self, source: bytes, lower: BinaryIO, out: BinaryIO, slot: structures.Slot, file_key: bytes, size: int
     ) -> None:
         """Section 2.2. A damaged block reads as zeros and is reported."""
-        keys = structures.content_keys(dek, slot)
+        keys = structures.content_keys(file_key, slot)
         for index in range(-(-size // slot.block_size)):
             sealed = lower.read(slot.block_size + 28)
             try:

@@ -122,8 +122,8 @@ class Slot:
     labels: bytes
     raw: bytes
 
-    def is_authentic(self, dek: bytes) -> bool:
-        header_key = derive(dek, "file header", self.file_id)
+    def is_authentic(self, file_key: bytes) -> bool:
+        header_key = derive(file_key, "file header", self.file_id)
         return hmac.compare_digest(mac(header_key, self.raw[:416]), self.raw[416:])
 
 
@@ -168,18 +168,22 @@ def open_block(suite: int, key: bytes, file_id: bytes, index: int, holes: tuple[
         raise IntegrityError(f"block {index}", index) from None
 
 
-def content_key(dek: bytes, file_id: bytes, suite: int) -> bytes:
-    return derive(dek, "file content", file_id + bytes([suite]))
+def file_key(volume_key: bytes, dek: bytes, *, is_bound: bool) -> bytes:
+    return derive(dek, "bound file", derive(volume_key, "file binding")) if is_bound else dek
 
 
-def content_keys(dek: bytes, slot: Slot) -> list[bytes]:
+def content_key(file_key: bytes, file_id: bytes, suite: int) -> bytes:
+    return derive(file_key, "file content", file_id + bytes([suite]))
+
+
+def content_keys(file_key: bytes, slot: Slot) -> list[bytes]:
     """Section 2.3: every key that may have sealed a block, the newest first."""
-    later = derive(dek, "file generations", slot.file_id)
+    later = derive(file_key, "file generations", slot.file_id)
     newest = slot.sealed_blocks >> 31
     need(newest < 1024, FormatError("generation"))
     context = slot.file_id + bytes([slot.suite])
     keys = [derive(later, "file content", context + struct.pack(">I", number)) for number in range(newest, 0, -1)]
-    return [*keys, content_key(dek, slot.file_id, slot.suite)]
+    return [*keys, content_key(file_key, slot.file_id, slot.suite)]
 
 
 def open_block_by_any(
@@ -290,7 +294,7 @@ def parse_volume_file(raw: bytes) -> dict[str, Any]:
     need(length <= 8192, FormatError("volume file: too long"))
     exactly(raw, length, "volume file")
     need(suite in SUITES and 12 <= log2 <= 16 and arn_size and blob_size, FormatError("volume file: number"))
-    need(not flags and not zero, FormatError("volume file: reserved bits"))
+    need(flags in {0, 1} and not zero, FormatError("volume file: reserved bits"))
     check_directory_id(root_id)
     return {
         "suite": suite,
@@ -299,6 +303,7 @@ def parse_volume_file(raw: bytes) -> dict[str, Any]:
         "kms_id": kms_id,
         "root_id": root_id,
         "created": created,
+        "is_bound": bool(flags),
         "key_arn": text(raw[76 : 76 + arn_size]),
         "blob": raw[76 + arn_size : -32],
     }

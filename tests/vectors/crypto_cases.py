@@ -18,6 +18,7 @@ def _derive() -> VectorFile:
         Label.FILE_HEADER: FILE_ID,
         Label.FILE_CONTENT: FILE_ID + b"\x01",
         Label.FILE_GENERATIONS: FILE_ID,
+        Label.BOUND_FILE: fixed("file binding"),
         Label.CIPHERTEXT_BLOB: fixed("salt"),
         Label.BACKING_KEY: fixed("backing key id", 16),
         Label.ROOT_SLOT: fixed("slot id", 16),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from envfs.crypto.aead import Suite
 from envfs.crypto.mac import mac
 from envfs.crypto.secret import Secret
@@ -170,6 +172,7 @@ def _volume_file() -> VectorFile:
         ARN,
         fixed("wrapped volume key", 116),
     )
+    unbound = replace(plain, is_bound=False)
     largest = VolumeFile(
         Suite.CHACHA20_POLY1305,
         16,
@@ -195,11 +198,12 @@ def _volume_file() -> VectorFile:
                 "kms_id": file.kms_id.hex(),
                 "root_id": file.root_id.hex(),
                 "created": file.created,
+                "is_bound": file.is_bound,
                 "key_arn": file.key_arn,
                 "blob": file.blob.hex(),
             },
         )
-        for name, file in {"plain": plain, "8,192 bytes": largest}.items()
+        for name, file in {"plain": plain, "8,192 bytes": largest, "not bound": unbound}.items()
     ]
     raw = plain.serialise(KEYS.volume_file)
 
@@ -222,7 +226,7 @@ def _volume_file() -> VectorFile:
         "blocks of 2 KiB": (FORMAT_ERROR, changed(11, b"\x0b")),
         "root id all zero": (FORMAT_ERROR, changed(44, bytes(16))),
         "root id all ones": (FORMAT_ERROR, changed(44, b"\xff" * 16)),
-        "a flag": (FORMAT_ERROR, changed(68, b"\0\1")),
+        "another flag": (FORMAT_ERROR, changed(68, b"\0\3")),
         "reserved bytes": (FORMAT_ERROR, changed(74, b"\0\1")),
         "no key ARN": (FORMAT_ERROR, _resealed(no_arn, 0, KEYS.volume_file)),
         "no blob": (FORMAT_ERROR, _resealed(no_blob, 0, KEYS.volume_file)),
@@ -231,6 +235,7 @@ def _volume_file() -> VectorFile:
         "MAC changed": (INTEGRITY_ERROR, flip(raw, -1)),
         "suite changed": (INTEGRITY_ERROR, patch(raw, 10, b"\2")),
         "key ARN changed": (INTEGRITY_ERROR, flip(raw, 76)),
+        "binding taken away": (INTEGRITY_ERROR, patch(raw, 68, b"\0\0")),
         "KMS id changed": (INTEGRITY_ERROR, flip(raw, 28)),
     }
     cases += [fails(name, failure, given(broken)) for name, (failure, broken) in refused.items()]

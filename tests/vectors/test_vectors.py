@@ -194,6 +194,7 @@ def _volume_file(given: Case) -> Case:
         "kms_id": volume.kms_id.hex(),
         "root_id": volume.root_id.hex(),
         "created": volume.created,
+        "is_bound": volume.is_bound,
         "key_arn": volume.key_arn,
         "blob": volume.blob.hex(),
     }
