@@ -34,6 +34,9 @@ class PinnedUsers(Protocol):
     def confirm_pin(self, uid: int, name: str) -> bool:
         """Whether the two belong together; the first time they are seen, they are pinned to each other."""
 
+    def record_stranger(self, uid: int, gid: int, pid: int, error: AccessDenied) -> None:
+        """Records that somebody called of whom no policy can speak."""
+
 
 class UserDatabase(Protocol):
     """The host's users and groups."""
@@ -97,6 +100,7 @@ class Resolver:
         self._account = users.account
         self._owner_uid = users.owner_uid
         self._cache: dict[int, _Known] = {}
+        self._strangers: dict[int, float] = {}  # uid → when a call of his was recorded last
         self._version: _Version = ()
 
     def resolve(self, uid: int, gid: int, pid: int) -> Principal:
@@ -108,8 +112,22 @@ class Resolver:
             self._version = version
         known = self._cache.get(uid)
         if known is None or known.expires <= now:
-            known = self._look_up(uid, now)
+            try:
+                known = self._look_up(uid, now)
+            except AccessDenied as error:
+                self._record_stranger(uid, gid, pid, now, error)
+                raise
         return Principal(uid, gid, pid, known.name, known.arn, known.group_arns, uid == self._owner_uid)
+
+    def _record_stranger(self, uid: int, gid: int, pid: int, now: float, error: AccessDenied) -> None:
+        """Once a second for each, so that nobody fills the trail with calls that cost him nothing."""
+        last = self._strangers.get(uid)
+        if last is not None and now - last < MAX_AGE:
+            return
+        if len(self._strangers) >= _MAX_CACHED:
+            self._strangers.clear()
+        self._strangers[uid] = now
+        self._users.record_stranger(uid, gid, pid, error)
 
     def _look_up(self, uid: int, now: float) -> _Known:
         self._cache.pop(uid, None)

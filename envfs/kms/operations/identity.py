@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Final, NamedTuple
 
-from envfs.errors import MalformedPolicy, NotFound, Validation
+from envfs.errors import AccessDenied, MalformedPolicy, NotFound, Validation
 from envfs.kms.core import Core
 from envfs.kms.model import NO_FACTS, Principal, RequestFacts
 from envfs.kms.policy.parser import named_users, parse_identity_policy
@@ -39,6 +40,12 @@ class IdentityOperations(Core):
             return pinned == name
         with self._store.transaction() as transaction:
             return self._pin(transaction, uid, name)
+
+    def record_stranger(self, uid: int, gid: int, pid: int, error: AccessDenied) -> None:
+        """envfs:IdentifyCaller, denied: a process called whose uid has no name, or not the one that it is pinned to."""
+        parameters = {"uid": uid, "gid": gid, "pid": pid}
+        with suppress(AccessDenied), self._recorded("envfs:IdentifyCaller", None, NO_FACTS, parameters):
+            raise error
 
     def unpin_user(self, principal: Principal, name: str, facts: RequestFacts = NO_FACTS) -> None:
         """Forgets which uid `name` has, so that it can be pinned anew: after a user was made again with another uid."""

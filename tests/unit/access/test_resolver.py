@@ -45,6 +45,12 @@ class Pins:
             self.pinned[uid] = name
         return self.pinned.get(uid) == name
 
+    strangers: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def record_stranger(self, uid: int, gid: int, pid: int, error: AccessDenied) -> None:
+        assert error.message
+        self.strangers.append((uid, gid, pid))
+
 
 @dataclass
 class Clock:
@@ -97,6 +103,17 @@ def test_a_name_that_no_policy_can_hold_is_nobody(
     with pytest.raises(AccessDenied):
         resolver.resolve(1001, 0, 1)
     assert pins.pinned == {}
+
+
+def test_strangers_are_recorded_once_a_second_each(resolver: Resolver, pins: Pins, clock: Clock) -> None:
+    for uid in (4711, 4711, 4712):
+        with pytest.raises(AccessDenied):
+            resolver.resolve(uid, 5, 6)
+    assert pins.strangers == [(4711, 5, 6), (4712, 5, 6)]
+    clock.now = 1.5
+    with pytest.raises(AccessDenied):
+        resolver.resolve(4711, 5, 7)
+    assert pins.strangers[2:] == [(4711, 5, 7)]
 
 
 def test_groups_that_no_policy_can_hold_are_left_out(resolver: Resolver, database: Database) -> None:

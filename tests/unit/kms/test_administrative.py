@@ -407,3 +407,12 @@ def test_a_change_without_a_record_does_not_happen(engine: Engine, monkeypatch: 
                 call()
     assert engine.describe_key(OWNER, key).enabled
     assert len(engine.list_keys(OWNER)[0]) == 1
+
+
+def test_a_stranger_is_recorded_as_denied(engine: Engine, home: Path) -> None:
+    engine.record_stranger(4711, 100, 42, AccessDenied("uid 4711 has no name"))
+    record = audit_records(home)[-1]
+    assert (record["eventSource"], record["eventName"]) == ("envfs.envfs", "IdentifyCaller")
+    assert (record["errorCode"], record["requestParameters"]) == (
+        "AccessDeniedException", {"uid": 4711, "gid": 100, "pid": 42},
+    )  # fmt: skip
