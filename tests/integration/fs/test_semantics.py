@@ -461,10 +461,12 @@ def test_extended_attributes(mount: Mount) -> None:
     assert os.getxattr(path, "user.one") == b"replaced"
     os.removexattr(path, "user.two")
     refuses(errno.ENODATA, lambda: os.getxattr(path, "user.two"))
-    refuses(errno.ERANGE, lambda: os.setxattr(path, "user." + "n" * 200, b""))
+    os.setxattr(path, "user." + "n" * 250, b"the longest name")
+    refuses(errno.ERANGE, lambda: os.setxattr(path, "user." + "n" * 251, b""))
     refuses(errno.EOPNOTSUPP, lambda: os.setxattr(path, "system.posix_acl_access", b"\2\0\0\0"))
     run("cp", "--preserve=xattr", path, mount.path / "copy")
     assert os.getxattr(mount.path / "copy", "user.one") == b"replaced"
+    assert os.getxattr(mount.path / "copy", "user." + "n" * 250) == b"the longest name"
     path.write_bytes(b"rewritten")
     assert os.getxattr(path, "user.one") == b"replaced"
 
