@@ -24,6 +24,9 @@ from envfs.kms.policy.request import NO_PAIRS
 
 EVENT_VERSION: Final = "1.09"
 
+_MAX_EXECUTABLES: Final = 4096
+_executables: Final[dict[int, tuple[int, str | None]]] = {}  # pid → when it was asked (seconds since 1970), what it ran
+
 # Bounds on what callers can make long, so that a record always fits into a line of the chain (`chain.MAX_LINE`), with
 # up to twelve bytes for a character. No request that can succeed has longer parameters: a policy, a description and
 # tags come to 430 KB at most.
@@ -124,7 +127,7 @@ class Recorder:
             "" if error is None else _error(error),
             _origin(call.facts),
             self._tail,
-            _unix(principal, call.facts),
+            _unix(principal, call.facts, self._second),
             f'"decisions":[{",".join([_decision_json(one) for one in call.decisions])}],"generation":{generation}}}',
         ]
         self._sink.write("".join(pieces))
@@ -229,8 +232,10 @@ def _origin(facts: RequestFacts) -> str:
     return address + agent
 
 
-def _unix(principal: Principal | None, facts: RequestFacts) -> str:
-    who = "" if principal is None else _who(principal.uid, principal.gid, principal.pid, _executable(principal.pid))
+def _unix(principal: Principal | None, facts: RequestFacts, second: int) -> str:
+    who = ""
+    if principal is not None:
+        who = _who(principal.uid, principal.gid, principal.pid, _executable(principal.pid, second))
     path = "" if facts.path is None else f'"path":{quote(_bounded(facts.path, MAX_PATH))},'
     access = "" if facts.access is None else f'"access":"{facts.access}",'
     via = "" if facts.via_service is None else f'"viaService":{quote(facts.via_service)},'
@@ -243,16 +248,24 @@ def _who(uid: int, gid: int, pid: int, executable: str | None) -> str:
     return f'"uid":{uid},"gid":{gid},"pid":{pid},{shown}'
 
 
-def _executable(pid: int) -> str | None:
-    """The program that runs as `pid` at this moment; None where the kernel does not say (proc_pid_exe(5)): the process
-    is another user's, in another pid namespace (0), or gone. It is asked each time, since a process may change it.
+def _executable(pid: int, second: int) -> str | None:
+    """The program that runs as `pid`; None where the kernel does not say (proc_pid_exe(5)): the process is another
+    user's, in another pid namespace (0), or gone. A process may become another program: what is told was so in this
+    `second`, or the one in which it was asked last.
     """
     if pid <= 0:
         return None
+    known = _executables.get(pid)
+    if known is not None and known[0] == second:
+        return known[1]
     try:
-        return os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - for each record: a Path costs as much again
+        path: str | None = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - a Path costs as much again
     except OSError:
-        return None
+        path = None
+    if len(_executables) >= _MAX_EXECUTABLES:
+        _executables.clear()
+    _executables[pid] = second, path
+    return path
 
 
 @lru_cache(maxsize=4096)

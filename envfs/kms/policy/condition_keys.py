@@ -68,7 +68,16 @@ def _look_up(pairs: Mapping[str, str], name: str, what: str) -> str | None:
 
 
 def _encryption_context(name: str) -> Getter:
-    return lambda request: _look_up(request.context, name, "the encryption context has")
+    lower = name.lower()
+
+    def getter(request: Request) -> str | None:
+        # A policy may ask for many: the keys are folded once for each request.
+        found = request.folded_context.get(lower)
+        if found is None and len(request.folded_context) < len(request.context):
+            return _look_up(request.context, name, "the encryption context has")  # perhaps one of several
+        return found
+
+    return getter
 
 
 def _resource_tag(name: str) -> Getter:

@@ -95,7 +95,7 @@ def _string_equals(values: Sequence[str], *, variables: bool, ignore_case: bool 
     fixed = frozenset(fold("".join(str(part) for part in parts)) for parts in templates if is_static(parts))
     open_ended = [parts for parts in templates if not is_static(parts)]
     if not open_ended:
-        return lambda actual, _: fold(actual) in fixed
+        return (lambda actual, _: actual.casefold() in fixed) if ignore_case else lambda actual, _: actual in fixed
 
     def test(actual: str, request: Request) -> bool:
         # All variables are resolved before anything is compared, so that a missing one is an error in every order.

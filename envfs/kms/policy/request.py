@@ -49,6 +49,7 @@ class Request:
     """
 
     __slots__ = (
+        "_folded",
         "account_id",
         "action",
         "context",
@@ -87,6 +88,20 @@ class Request:
         self.account_id = account_id
         self.principal_prefix = principal_prefix
         self.proposal = proposal
+        self._folded: dict[str, str] | None = None
+
+    @property
+    def folded_context(self) -> Mapping[str, str]:
+        """The encryption context by lower-case keys, without those that differ in case only."""
+        folded = self._folded
+        if folded is None:
+            lower = [name.lower() for name in self.context]
+            pairs = zip(lower, self.context.values(), strict=True)
+            folded = dict(pairs)
+            if len(folded) < len(lower):
+                folded = {name: value for name, value in folded.items() if lower.count(name) == 1}
+            self._folded = folded
+        return folded
 
 
 def alias_fact(reference: str) -> Mapping[str, ConditionValue]:
