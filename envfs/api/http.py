@@ -8,11 +8,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import h11
+import trio
 
 from envfs.api.errors import MalformedRequest, RequestTooLarge
 
 if TYPE_CHECKING:
-    from trio.socket import SocketType
+    import socket
 
 MAX_HEAD: Final = 16 << 10  # bytes of a request's line and headers (twice as many if they come all at once)
 # Bytes. The largest request of the KMS is smaller: CreateKey with the longest policy, description and tags, each of
@@ -39,11 +40,20 @@ class HttpResponse(NamedTuple):
     request_id: str
 
 
-class HttpConnection:
-    """The server's side of a connection."""
+# So many reads and writes that need not wait are done before other tasks get their turn.
+_AT_ONCE: Final = 2
 
-    def __init__(self, connected: SocketType) -> None:
+
+class HttpConnection:
+    """The server's side of a connection, on a socket that does not block.
+
+    The socket is used directly: trio's own sockets give all others a turn at every call, also where nothing has to be
+    waited for, and a request takes three of them.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self._at_once = 0
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self.in_request = False
         """Whether a part of a request has come, and its response has not been sent."""
@@ -52,7 +62,7 @@ class HttpConnection:
         """Until the first bytes of a request are there; False when the client closes the connection. OSError."""
         if self._http.trailing_data[0]:
             return True
-        part = await self._socket.recv(_PART)
+        part = await self._recv(_PART)
         if part:
             self._http.receive_data(part)
             self.in_request = True
@@ -104,7 +114,7 @@ class HttpConnection:
         try:
             self._socket.shutdown(1)  # SHUT_WR
             left = _DRAINED
-            while left > 0 and (part := await self._socket.recv(min(_PART, left))):
+            while left > 0 and (part := await self._recv(min(_PART, left))):
                 left -= len(part)
         except OSError:
             pass  # it has gone, which is what it was waited for
@@ -118,7 +128,7 @@ class HttpConnection:
                 return event
             if http.they_are_waiting_for_100_continue:
                 await self._send_all(http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
-            part = await self._socket.recv(_PART)
+            part = await self._recv(_PART)
             self.in_request = self.in_request or bool(part)
             http.receive_data(part)
 
@@ -139,10 +149,31 @@ class HttpConnection:
             else:  # closed in the middle of it
                 raise MalformedRequest("the request is not complete")
 
+    async def _recv(self, size: int) -> bytes:
+        await self._take_turn()
+        while True:
+            try:
+                return self._socket.recv(size)
+            except BlockingIOError:
+                self._at_once = 0
+                await trio.lowlevel.wait_readable(self._socket)
+
     async def _send_all(self, content: bytes) -> None:
-        sent = await self._socket.send(content)
-        while sent < len(content):
-            sent += await self._socket.send(content[sent:])
+        await self._take_turn()
+        rest = memoryview(content)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except BlockingIOError:
+                self._at_once = 0
+                await trio.lowlevel.wait_writable(self._socket)
+
+    async def _take_turn(self) -> None:
+        """A client that always has more to say must not keep the others waiting."""
+        self._at_once += 1
+        if self._at_once > _AT_ONCE:
+            self._at_once = 0
+            await trio.lowlevel.checkpoint()
 
 
 def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -28,7 +28,7 @@ IDLE_TIMEOUT: Final = 60.0  # seconds between requests
 REQUEST_TIMEOUT: Final = 15.0  # seconds from a request's first byte to its last, and again for taking the response
 _LINGER: Final = 2.0  # seconds
 
-_Handler: TypeAlias = Callable[[trio.socket.SocketType], Awaitable[None]]
+_Handler: TypeAlias = Callable[[socket.socket], Awaitable[None]]
 _log: Final = logging.getLogger(__name__)
 
 
@@ -45,7 +45,7 @@ class Server:
         connected: Counter[int] = Counter()  # uid → connections
         refusing = trio.CapacityLimiter(RESERVED)
 
-        async def handle(connection: trio.socket.SocketType) -> None:
+        async def handle(connection: socket.socket) -> None:
             peer = peer_of(connection)
             connected[peer.uid] += 1
             try:
@@ -69,7 +69,7 @@ class Server:
         """
         strangers: dict[trio.CancelScope, None] = {}  # the oldest connection first
 
-        async def handle(connection: trio.socket.SocketType) -> None:
+        async def handle(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with trio.CancelScope() as scope:
                 strangers[scope] = None
@@ -93,7 +93,7 @@ class Server:
             return total <= MAX_CONNECTIONS + RESERVED
         return connected[uid] <= MAX_OF_ONE_USER and total <= MAX_CONNECTIONS
 
-    async def _refuse(self, connection: trio.socket.SocketType) -> None:
+    async def _refuse(self, connection: socket.socket) -> None:
         """Somebody who has too many connections open gets an answer all the same, which clients know to wait after."""
         error = Throttling("too many connections")
         with trio.move_on_after(_LINGER):
@@ -101,7 +101,7 @@ class Server:
             await http.send(error_response(error, new_request_id()))
             await http.drain()
 
-    async def _talk(self, connection: trio.socket.SocketType, caller: Caller) -> None:
+    async def _talk(self, connection: socket.socket, caller: Caller) -> None:
         http = HttpConnection(connection)
         problem: KmsError | None = None
         with trio.CancelScope() as scope:
@@ -165,8 +165,9 @@ async def _handle(
     limit: trio.Semaphore,
 ) -> None:
     try:
-        with connection:
-            await handle(connection)
+        with socket.socket(fileno=connection.detach()) as plain:  # HttpConnection says why
+            plain.setblocking(False)
+            await handle(plain)
     except OSError as error:
         _log.debug("a connection to the KMS broke: %s", error)
     except Exception:  # noqa: BLE001  (a defect must not take the other connections down)
