@@ -20,14 +20,13 @@ from envfs.errors import ConfigError
 from envfs.kms.engine import DATABASE
 from envfs.kms.model import RequestFacts
 from envfs.kms.rootkey import KEY_FILE_NAME
-from envfs.service.config import HOME_VARIABLE, SYSTEM_HOME, home_directory
+from envfs.service.config import HOME_VARIABLE, SOCKET_VARIABLE, SYSTEM_HOME, home_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from envfs.api.client import SocketClient
 
-SOCKET_VARIABLE = "ENVFS_KMS_SOCKET"
 KMS_TARGET = "TrentService"  # what AWS KMS calls itself in X-Amz-Target
 USER_AGENT = "envfs"
 

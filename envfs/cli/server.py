@@ -10,9 +10,8 @@ import os
 from typing import TYPE_CHECKING
 
 from envfs.api.client import SocketClient
-from envfs.cli.backend import SOCKET_VARIABLE
 from envfs.errors import ConfigError
-from envfs.service.config import HOME_VARIABLE
+from envfs.service.config import HOME_VARIABLE, SOCKET_VARIABLE
 from envfs.service.kms_socket import find_sockets
 
 if TYPE_CHECKING:

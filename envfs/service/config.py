@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HOME_VARIABLE = "ENVFS_HOME"
+SOCKET_VARIABLE = "ENVFS_KMS_SOCKET"
 SYSTEM_HOME = Path("/var/lib/envfs")
 
 # What mount(8) and fstab(5) mean for themselves.
