@@ -46,10 +46,6 @@ __all__ = ["Filesystem", "FsOptions", "Handle"]
 log = logging.getLogger("envfs.fs")
 
 
-def _record_damage(engine: Engine, volume_id: bytes, request: str, problem: str, unrecorded: int) -> None:
-    engine.record_integrity_failure(volume_id, request, problem, unrecorded=unrecorded)
-
-
 class Handle:
     """One open(2) of a regular file."""
 
@@ -78,7 +74,7 @@ class Filesystem:
         never_blocks = lower.never_blocks(root_fd)
         directories = Directories(nodes, keys, volume, in_memory=never_blocks)
         self._undo = undo = Undo(root_fd, keys.undo)
-        self._alarms = Alarms(partial(_record_damage, engine, volume.volume_id))
+        self._alarms = Alarms(partial(engine.record_integrity_failure, volume.volume_id))
         nodes.alarm = self._alarms.tell
         opener = Opener(nodes, directories, volume, keys, undo, engine, resolver, ordered=not never_blocks)
         self.state = VolumeState(

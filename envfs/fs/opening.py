@@ -111,7 +111,7 @@ class Opener:
         if content.keyed:
             if not node.placed:
                 self.check_place(node, content.place, content.slot.file_id)
-            self._decrypt(principal, content.slot, facts).wipe()
+            self._unwrap(principal, content.slot, facts).wipe()
         elif write:
             fresh = self._key_for(node, content, principal, facts)
         else:
@@ -220,7 +220,7 @@ class Opener:
         fresh = self._new_content(node, content.fd, principal, facts, os.fstat(content.fd))
         for reader, his_facts in content.readers.values():
             try:
-                self._decrypt(reader, fresh.slot, his_facts).wipe()
+                self._unwrap(reader, fresh.slot, his_facts).wipe()
             except KmsError as error:
                 log.warning("%s is open for a reader who may not see it: %s", node.path(), error)
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY)) from None
@@ -291,7 +291,7 @@ class Opener:
         denied: AccessDenied | None = None
         for parsed in area.slots:
             try:
-                file_key = self._decrypt(principal, parsed.slot, facts)
+                file_key = self._file_key(self._unwrap(principal, parsed.slot, facts))
             except AccessDenied as error:
                 # A damaged blob may name a key that does not exist; the one in the other slot is asked for on its own.
                 if all(other.slot.blob == parsed.slot.blob for other in area.slots):
@@ -316,10 +316,11 @@ class Opener:
         log.warning("%s", problem)
         self.alarm("open", problem)
 
-    def _decrypt(self, principal: Principal, slot: Slot, facts: RequestFacts) -> Secret:
+    def _unwrap(self, principal: Principal, slot: Slot, facts: RequestFacts) -> Secret:
+        """The DEK, as the KMS decides."""
         context = dek_context(self._volume.volume_id, slot.file_id, decode_labels(slot.labels))
         also = _WRITE_ACTIONS if facts.access == "write" else ()
-        return self._file_key(self._engine.decrypt(principal, slot.blob, context, facts, also=also))
+        return self._engine.decrypt(principal, slot.blob, context, facts, also=also)
 
     def _file_key(self, dek: Secret) -> Secret:
         return self._keys.file_key(dek, is_bound=self._volume.is_bound)

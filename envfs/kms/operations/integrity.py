@@ -9,7 +9,7 @@ from envfs.kms.model import RequestFacts
 class IntegrityOperations(Core):
     """Recorded as an event of envfs itself: no caller is to blame, and nobody's permission is asked."""
 
-    def record_integrity_failure(self, volume_id: bytes, request: str, problem: str, *, unrecorded: int = 0) -> None:
+    def record_integrity_failure(self, volume_id: bytes, request: str, problem: str, unrecorded: int = 0) -> None:
         """envfs:IntegrityFailure: damage or tampering was met by `request`, in words. `unrecorded`: so many more were
         met since the last record. `Internal` if the record cannot be written.
         """

@@ -6,30 +6,18 @@ import contextlib
 import json
 import signal
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.cli.conftest import Answer
 from tests.integration.users import TIMEOUT, UnixUser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.integration.command import Envfs
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        return json.loads(self.out)
 
 
 class Served:
