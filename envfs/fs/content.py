@@ -25,7 +25,7 @@ from envfs.format.geometry import HEADER_SIZE, OVERHEAD, Geometry
 from envfs.format.header import SLOT_SIZE, Slot
 from envfs.format.place import PLACE_SIZE
 from envfs.format.undo import PATH_MAX, TAIL_SIZE, UndoHead
-from envfs.fs.lower import write_all, write_through
+from envfs.fs.lower import NO_SPACE, write_all, write_through
 from envfs.fs.undo import PIECE, Undo
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class Content:
         try:
             self._record_undo(first, view, old, new_size, cuts=False)
         except OSError as error:
-            if error.errno != errno.ENOSPC or not old or len(plain) <= self._piece:
+            if error.errno not in NO_SPACE or not old or len(plain) <= self._piece:
                 raise
             self._replace_in_pieces(first, plain, old, new_size)
             return

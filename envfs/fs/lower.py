@@ -17,6 +17,9 @@ from envfs.format.names import TEMPORARY_PREFIX
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
+#: What says that there is no space for more: of the filesystem, or of the quota of whoever owns the file.
+NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
+
 _TMPFS_MAGIC = 0x01021994
 _RAMFS_MAGIC = 0x858458F6
 

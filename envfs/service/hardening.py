@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import resource
+import struct
 from dataclasses import dataclass
 
 _PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4  # <asm-generic/mman.h>
-_CAP_IPC_LOCK = 14  # <linux/capability.h>
+_CAP_IPC_LOCK, _CAP_SYS_RESOURCE = 14, 24  # <linux/capability.h>
+_CAPABILITY_VERSION_3 = 0x20080522
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,33 @@ def protect_process() -> Protection:
     libc = ctypes.CDLL(None, use_errno=True)
     undumpable = libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
     return Protection(undumpable, _lock_memory(libc), _raise_descriptor_limit())
+
+
+def heed_quotas() -> bool:
+    """Give up CAP_SYS_RESOURCE, with which the quotas of users do not hold for what root writes into their files.
+
+    For this thread and those that it starts: to be called before there are others, and after the limits were raised.
+    Whether the process is without it now.
+    """
+    return give_up_capability(_CAP_SYS_RESOURCE)
+
+
+def give_up_capability(number: int) -> bool:
+    """Whether this thread is without it now, and what it starts."""
+    if not _has_capability(number):
+        return True
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    sets = ctypes.create_string_buffer(
+        24
+    )  # effective, permitted, inheritable of capabilities 0 to 31, then of the rest
+    if libc.capget(header, sets) != 0:
+        return False
+    words = list(struct.unpack("=6I", sets.raw))
+    first = number // 32 * 3
+    for position in (first, first + 1):
+        words[position] &= ~(1 << number % 32)
+    return bool(libc.capset(header, struct.pack("=6I", *words)) == 0)
 
 
 def _lock_memory(libc: ctypes.CDLL) -> bool:

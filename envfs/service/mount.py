@@ -74,6 +74,8 @@ def mount_in_background(request: MountRequest, unlock: Unlock) -> dict[str, Any]
 def run(request: MountRequest, unlock: Unlock, report: Report, *, log_file: Path | None = None) -> None:
     """Serve the mount in this process until it is unmounted, or a signal ends it. `report` hears when it is usable."""
     protection = hardening.protect_process()
+    if not hardening.heed_quotas():
+        _log.warning("quotas of the lower filesystem do not hold: CAP_SYS_RESOURCE cannot be given up")
     os.umask(0)  # the modes are the callers'; what the daemon makes for itself says its mode
     _log.info("mounting %s at %s (%s)", request.lower, request.mountpoint, protection)
     with contextlib.ExitStack() as stack:

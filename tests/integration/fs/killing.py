@@ -8,6 +8,7 @@ after a whole step, and `envfs fsck --read-data` finds nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ import pytest
 from tests.integration.command import Envfs, find_command
 from tests.integration.fs import steps
 from tests.integration.mounts import Mount, clear_away
+from tests.integration.warm import WarmEnvfs
 
 HERE = Path(__file__).parent
 PAGE, PAGES = 4096, 500
@@ -37,7 +40,7 @@ class Worker:
     """A process that works until the mount is gone, and what it has told so far."""
 
     def __init__(self, program: str, *arguments: str | Path) -> None:
-        command = [sys.executable, "-E", HERE / program, *arguments]
+        command = [sys.executable, "-I", "-S", HERE / program, *arguments]  # nothing but the library: starts quickly
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self._told = b""
 
@@ -97,7 +100,7 @@ class Rounds:
         ]
         for worker in workers:
             worker.wait_for_lines(least)
-        time.sleep(self._rng.random() * delay)
+        time.sleep(self._rng.random() ** 2 * delay)  # more often soon than late
         assert all(worker.is_at_work for worker in workers), [worker.end() for worker in workers]
         self._mount.kill()
         pages, log, saved, _, done = [worker.end() for worker in workers]
@@ -210,43 +213,60 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=time.time_ns() & 0xFFFFFF, help="of the first volume")
     parser.add_argument("--directory", default="/dev/shm", help="where the volumes lie (%(default)s)")
     parser.add_argument("--options", default="", help="mount options, as after -o")
+    parser.add_argument(
+        "--delay", type=float, default=0.6, help="seconds at most from the start to the kill (%(default)s)"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="volumes at once (%(default)s)")
+    parser.add_argument("--volume", type=int, default=25, help="rounds in one volume (%(default)s)")
+    parser.add_argument(
+        "--cold", action="store_true", help="an interpreter of its own for each command, as users have it"
+    )
     asked = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="envfs-crash-", dir=asked.directory))
     base.chmod(0o755)
-    ends_at = time.monotonic() + asked.minutes * 60
+    asked.ends_at = time.monotonic() + asked.minutes * 60
+    # A new volume now and then: what a kill leaves in a young one is another matter than in an old one.
+    starts = range(0, asked.rounds, asked.volume)
+    seeds = [(asked.seed + start, min(asked.volume, asked.rounds - start)) for start in starts]
     done, leavings = 0, Counter[str]()
-    try:
-        command = find_command(base)
-        while done < asked.rounds and time.monotonic() < ends_at:
-            # A new volume now and then: what a kill leaves in a young one is another matter than in an old one.
-            seed = asked.seed + done
-            print(f"volume with seed {seed}", flush=True)
-            place = base / str(done)
-            mount = _volume(place, command, asked.options)
-            rounds = Rounds(mount, random.Random(seed))
-            for _ in range(min(25, asked.rounds - done)):
-                leavings[rounds.run(delay=1.0)] += 1
-                done += 1
-                if time.monotonic() >= ends_at:
-                    break
-            mount.umount()
-            shutil.rmtree(place)
-    except BaseException:
-        print(f"after {done} good rounds; the volume is kept in {base}", flush=True)
-        clear_away(base)
-        raise
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        running = [pool.submit(_rounds_of_a_volume, base / str(seed), seed, count, asked) for seed, count in seeds]
+        try:
+            for future in as_completed(running):
+                leavings += future.result()
+                done = leavings.total()
+        except BaseException:
+            asked.ends_at = 0.0  # the others finish their round
+            pool.shutdown(cancel_futures=True)
+            print(f"after {done} good rounds; the volumes are kept in {base}", flush=True)
+            clear_away(base)
+            raise
     shutil.rmtree(base)
     print(f"{done} rounds, all good; leavings: {dict(leavings)}")
 
 
-def _volume(place: Path, command: list[str], options: str) -> Mount:
+def _rounds_of_a_volume(place: Path, seed: int, count: int, asked: argparse.Namespace) -> Counter[str]:
+    """So many rounds, or until the time is over; what they left, as `Rounds.run` says it."""
+    leavings = Counter[str]()
+    if time.monotonic() >= asked.ends_at:
+        return leavings
+    print(f"volume with seed {seed}", flush=True)
     home, lower, path = (place / name for name in ("kms", "lower", "mount"))
-    place.mkdir()
-    lower.mkdir()
-    path.mkdir()
-    envfs = Envfs(command, lambda _user: home)
-    envfs("init", lower)
-    return Mount(lower, path, tuple(filter(None, options.split(","))), None, home, envfs).mount()
+    for directory in (place, lower, path):
+        directory.mkdir()
+    with contextlib.ExitStack() as stack:
+        if asked.cold:
+            envfs = Envfs(find_command(place), lambda _user: home)
+        else:
+            envfs = stack.enter_context(WarmEnvfs(path, lambda _user: home))
+        envfs("init", lower)
+        mount = Mount(lower, path, tuple(filter(None, asked.options.split(","))), None, home, envfs).mount()
+        rounds = Rounds(mount, random.Random(seed))
+        while leavings.total() < count and time.monotonic() < asked.ends_at:
+            leavings[rounds.run(delay=asked.delay)] += 1
+        mount.umount()
+    shutil.rmtree(place)
+    return leavings
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.command import REPOSITORY
 from tests.integration.fs.killing import Rounds
 
 if TYPE_CHECKING:
@@ -41,6 +43,16 @@ def test_killed_again_and_again(place: str, request: pytest.FixtureRequest) -> N
 def _leavings(lower: Path) -> set[str]:
     """What a crash may leave, and what means nothing."""
     return {name for name in os.listdir(lower) if name.startswith(("envfs.tmp.", "envfs.name.", "envfs.link."))}
+
+
+@pytest.mark.mount
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
+def test_crash_test_itself() -> None:
+    """Two volumes at once, as the script has them."""
+    command = [sys.executable, "-m", "tests.integration.fs.killing", "--rounds", "2", "--jobs", "2", "--volume", "1"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 rounds, all good" in done.stdout
 
 
 def test_killed_before_anything_was_closed(mounted: Callable[..., Mount]) -> None:

@@ -62,3 +62,27 @@ def test_an_ordinary_user_is_protected_and_still_reads_what_the_control_socket_n
     assert report["locked"] is False
     assert "mnt_id:" in report["fdinfo"]
     assert report["mounts"] > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_root_heeds_quotas_in_every_thread() -> None:
+    program = """\
+import threading
+from envfs.service.hardening import give_up_capability, heed_quotas
+def look():
+    status = dict(line.split(":", 1) for line in open("/proc/thread-self/status"))
+    found.append([int(status[name], 16) for name in ("CapEff", "CapPrm")])
+found = []
+look()
+assert heed_quotas() and heed_quotas()
+assert give_up_capability(1)  # CAP_DAC_OVERRIDE, for where root lacks the other from the beginning
+thread = threading.Thread(target=look)
+thread.start()
+thread.join()
+look()
+print(found)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    before, *after = json.loads(done.stdout)
+    assert before[0] & 1 << 1
+    assert after == [[capabilities & ~(1 << 24 | 1 << 1) for capabilities in before]] * 2
