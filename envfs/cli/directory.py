@@ -43,7 +43,7 @@ def _ask(path: Path, operation: str, **fields: object) -> dict[str, Any]:
         entry = opened.envfs_mount
         if entry is None:
             raise MountError(f"{path} is not below an envfs mountpoint", hint="envfs status lists the mounts")
-        return client.ask(entry, operation, descriptor=opened.descriptor, **fields)
+        return client.ask(entry, operation, descriptor=opened.descriptor, listener=None, **fields)
 
 
 def _print(described: dict[str, Any], *, as_json: bool) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import json
 import os
 import socket
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from envfs.access.peer import peer_of
 from envfs.service import mountinfo, runtime, wire
@@ -17,8 +18,11 @@ from envfs.service.errors import MountError
 from envfs.service.peer import MAX_LINE, inode_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
+
+    Listener = Callable[[dict[str, Any]], None]
 
 _PROBE = 2.0  # seconds for the kernel to say that a mount is dead
 _TIMEOUT = 30.0  # seconds; a daemon that is busy answers late, one that hangs never
@@ -70,35 +74,58 @@ class Connection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._socket.close()
 
-    def ask(self, operation: str, *, descriptor: int | None = None, **fields: object) -> dict[str, Any]:
-        """Send the one request of this connection and return its result; raises what the daemon answers with."""
+    def ask(
+        self, operation: str, *, descriptor: int | None = None, listener: Listener | None = None, **fields: object
+    ) -> dict[str, Any]:
+        """Send the one request of this connection and return its result; raises what the daemon answers with.
+
+        `listener` gets what an operation that takes long tells before. Closing the connection cancels it.
+        """
         line = json.dumps({"op": operation, **fields}).encode() + b"\n"
         ancillary = []
         if descriptor is not None:
             ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor])))
-        try:
+        with self._broken_off():
             sent = self._socket.sendmsg([line], ancillary)
             if sent < len(line):  # sending nothing would fail where the daemon has answered and closed already
                 self._socket.sendall(line[sent:])
-            with self._socket.makefile("rb") as stream:
-                answer = stream.readline(MAX_LINE)
+        with self._socket.makefile("rb") as stream:
+            while True:
+                response = self._receive(stream)
+                if not isinstance(response, dict) or not ("progress" in response or "item" in response):
+                    return wire.open_response(response)
+                if listener is not None:
+                    listener(response)
+
+    def _receive(self, stream: BinaryIO) -> object:
+        with self._broken_off():
+            line = stream.readline(MAX_LINE)
+        try:
+            return json.loads(line)
+        except ValueError:
+            raise _silent(self._entry) from None
+
+    @contextlib.contextmanager
+    def _broken_off(self) -> Iterator[None]:
+        try:
+            yield
         except TimeoutError:
             raise _silent(self._entry) from None
         except OSError as error:
             raise MountError(f"the daemon of {self._entry.mountpoint} broke off: {error.strerror}") from error
-        try:
-            response = json.loads(answer)
-        except ValueError:
-            raise _silent(self._entry) from None
-        return wire.open_response(response)
 
 
 def ask(
-    entry: mountinfo.MountEntry, operation: str, *, descriptor: int | None = None, **fields: object
+    entry: mountinfo.MountEntry,
+    operation: str,
+    *,
+    descriptor: int | None = None,
+    listener: Listener | None = None,
+    **fields: object,
 ) -> dict[str, Any]:
-    """Connect, ask one thing, and return the result."""
+    """Connect, ask one thing, and return the result. `listener`: see `Connection.ask`."""
     with Connection(entry) as connection:
-        return connection.ask(operation, descriptor=descriptor, **fields)
+        return connection.ask(operation, descriptor=descriptor, listener=listener, **fields)
 
 
 def is_dead(entry: mountinfo.MountEntry) -> bool:

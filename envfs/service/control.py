@@ -5,6 +5,9 @@ A Unix stream socket; one connection carries one request and one response, each 
     → {"op": "file-show"} ⏎   with the descriptor of the path (O_PATH) as SCM_RIGHTS
     ← {"ok": true, "result": {…}} ⏎   or   {"ok": false, "error": {"type": …, "message": …, "hint": …}} ⏎
 
+An operation that takes long (its handler returns a `LongOperation`) sends lines of progress and items before
+(`envfs.service.reporting`). It ends when its client closes the connection, or only its sending side.
+
 A path in the mount travels as a descriptor that the client has opened: so the kernel has decided that he may reach
 it, and the daemon need not walk paths in its own mount, which would be requests to itself. Who asks is what
 SO_PEERCRED says. Lines, time and the number of connections are bounded, and nothing here awaits while it holds
@@ -14,6 +17,7 @@ anything of the filesystem.
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import logging
 import os
@@ -28,12 +32,13 @@ from envfs.errors import ConfigError
 from envfs.service import wire
 from envfs.service.kms_socket import bind
 from envfs.service.peer import MAX_LINE
+from envfs.service.reporting import LongOperation, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    Handler = Callable[[Peer, dict[str, Any], int | None], dict[str, Any]]
+    Handler = Callable[[Peer, dict[str, Any], int | None], dict[str, Any] | LongOperation]
 
 _MAX_CONNECTIONS = 32
 _MAX_OF_ONE_USER = 4  # other than root and the mount's owner
@@ -43,11 +48,17 @@ _log = logging.getLogger(__name__)
 
 
 class ControlServer:
-    """Listens from construction on. `handler(peer, request, descriptor)` runs in the trio thread and must not block."""
+    """Listens from construction on. `handler(peer, request, descriptor)` runs in the trio thread and must not block.
 
-    def __init__(self, path: Path, handler: Handler, *, everybody: bool) -> None:
+    `requests` counts those of the filesystem, to which an operation that takes long gives way.
+    """
+
+    def __init__(
+        self, path: Path, handler: Handler, *, everybody: bool, requests: Callable[[], int] = lambda: 0
+    ) -> None:
         self._path = path
         self._handler = handler
+        self._requests = requests
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             # A predecessor's socket is stale: the name is the device number, which is ours while we are mounted.
@@ -107,7 +118,10 @@ class ControlServer:
                 line = await _receive_line(connection, descriptors)
             if not line:
                 return  # somebody who only wanted to know which process listens here
-            response = self._respond(peer_of(connection), line, descriptors)
+            answer = self._respond(peer_of(connection), line, descriptors)
+            response = answer if isinstance(answer, dict) else await self._take_long(connection, answer)
+            if response is None:
+                return  # nobody waits for it any more
             with trio.move_on_after(_TIMEOUT):
                 await _send_all(connection, json.dumps(response).encode() + b"\n")
         except OSError as error:
@@ -119,15 +133,50 @@ class ControlServer:
                 # writes dirty pages back, which are requests that this thread has to answer.
                 await trio.to_thread.run_sync(os.close, descriptor, limiter=self._closers, abandon_on_cancel=True)
 
-    def _respond(self, peer: Peer, line: bytes, descriptors: list[int]) -> dict[str, Any]:
+    def _respond(self, peer: Peer, line: bytes, descriptors: list[int]) -> dict[str, Any] | LongOperation:
         try:
-            request = _parse(line)
-            return {"ok": True, "result": self._handler(peer, request, descriptors[0] if descriptors else None)}
+            result = self._handler(peer, _parse(line), descriptors[0] if descriptors else None)
+            return {"ok": True, "result": result} if isinstance(result, dict) else result
         except wire.EXPECTED as error:
             return wire.failure(error)
         except Exception as error:  # noqa: BLE001  (a defect must not take the mount down)
             _log.exception("a control request failed")
             return wire.failure(error)
+
+    async def _take_long(self, connection: trio.socket.SocketType, operation: LongOperation) -> dict[str, Any] | None:
+        """Carry it out while its client listens; None if he went away."""
+        response: dict[str, Any] | None = None
+
+        async def send(content: bytes) -> None:
+            await _send_all(connection, content)
+
+        async def watch() -> None:
+            with contextlib.suppress(OSError):
+                await connection.recv(1)  # he has nothing more to say
+            nursery.cancel_scope.cancel()
+
+        async def tell() -> None:
+            try:
+                await reporter.keep_telling()
+            except (OSError, trio.TooSlowError):
+                nursery.cancel_scope.cancel()
+
+        reporter = Reporter(send, self._requests)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            nursery.start_soon(tell)
+            try:
+                response = {"ok": True, "result": await operation(reporter)}
+            except trio.TooSlowError:
+                _log.info("a client takes no more of what its operation tells it")
+            except wire.EXPECTED as error:
+                response = wire.failure(error)
+            except Exception as error:  # noqa: BLE001  (a defect must not take the mount down)
+                _log.exception("a control request failed")
+                response = wire.failure(error)
+            await reporter.finish()
+            nursery.cancel_scope.cancel()
+        return response
 
 
 async def _receive_line(connection: trio.socket.SocketType, descriptors: list[int]) -> bytes:

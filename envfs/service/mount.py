@@ -182,7 +182,9 @@ class _Session:
                 tune_mount(entry.device)
             path = runtime.prepare_directory(os.geteuid()) / runtime.socket_name(entry.device)
             everybody = self._request.options.others_allowed(os.geteuid())
-            control = ControlServer(path, self._answer(entry).handle, everybody=everybody)
+            control = ControlServer(
+                path, self._answer(entry).handle, everybody=everybody, requests=lambda: self._filesystem.requests
+            )
             _log.info("ready: %s, device %s", self._mountpoint, entry.device)
             try:
                 with self._kms_listener(everybody=everybody) as listener:

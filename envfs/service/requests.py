@@ -7,6 +7,10 @@
 | `dir-show`    | the same                                                                                        |
 | `dir-set-key` | the directory's Unix owner and root, if the KMS lets them describe the key or encrypt under it |
 | `explain`     | everybody about himself; root and the KMS's owner about everybody                               |
+
+Others are added in modules of their own, `requests_<topic>`, each with a function `operations(context)`. An operation
+is called in the trio thread and must not block; it returns its result, or a `LongOperation` that makes it and tells how
+far it is.
 """
 
 from __future__ import annotations
@@ -14,25 +18,28 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from envfs.access.peer import Peer
 from envfs.errors import AccessDenied, ConfigError
 from envfs.format.header import volume_context
 from envfs.kms.model import Access, RequestFacts
-from envfs.service.errors import MountError
 from envfs.service.keys import VIA_SERVICE, usable_key
-from envfs.service.peer import inode_in_mount
+from envfs.service.mount_context import MountContext, MountFacts, Operation, text_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from envfs.access.resolver import Resolver
     from envfs.format.volume import VolumeFile
     from envfs.fs.filesystem import Filesystem
     from envfs.kms.engine import Engine
+    from envfs.service.reporting import LongOperation
+
+__all__ = ["MountFacts", "Requests"]
+
+#: The topics with modules of their own: each takes the context of the mount and returns its operations by name.
+_TOPICS: tuple[Callable[[MountContext], dict[str, Operation]], ...] = ()
 
 _ACTIONS: dict[Access, tuple[str, ...]] = {
     "read": ("kms:Decrypt",),
@@ -41,39 +48,31 @@ _ACTIONS: dict[Access, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MountFacts:
-    """What does not change while a mount lives. `options` are in the words of `-o`."""
-
-    device: str
-    mountpoint: str
-    lower: Path
-    home: Path
-    options: tuple[str, ...]
-    started: float
-    log: Path | None
-
-
 class Requests:
     """Answers the requests of one mount. `handle` is the handler of `envfs.service.control.ControlServer`."""
 
     def __init__(
         self, facts: MountFacts, volume: VolumeFile, filesystem: Filesystem, engine: Engine, resolver: Resolver
     ) -> None:
+        context = MountContext(facts, volume, filesystem, engine, resolver)
+        self._context = context
         self._facts = facts
         self._volume = volume
         self._filesystem = filesystem
         self._engine = engine
         self._resolver = resolver
-        self._operations: dict[str, Callable[[Peer, Mapping[str, Any], int | None], dict[str, Any]]] = {
+        self._inode = context.inode
+        self._operations: dict[str, Operation] = {
             "status": self._status,
             "file-show": self._file_show,
             "dir-show": self._dir_show,
             "dir-set-key": self._dir_set_key,
             "explain": self._explain,
         }
+        for topic in _TOPICS:
+            self._operations |= topic(context)
 
-    def handle(self, peer: Peer, request: Mapping[str, Any], descriptor: int | None) -> dict[str, Any]:
+    def handle(self, peer: Peer, request: Mapping[str, Any], descriptor: int | None) -> dict[str, Any] | LongOperation:
         """The result of one request; raises EnvfsError or OSError where there is none."""
         operation = self._operations.get(request["op"])
         if operation is None:
@@ -111,8 +110,7 @@ class Requests:
         return self._filesystem.describe_directory(self._inode(descriptor))
 
     def _dir_set_key(self, peer: Peer, request: Mapping[str, Any], descriptor: int | None) -> dict[str, Any]:
-        if "ro" in self._facts.options:
-            raise MountError(f"{self._facts.mountpoint} is mounted read-only", hint="mount it without -o ro first")
+        self._context.require_writable()
         inode = self._inode(descriptor)
         owner = self._filesystem.owner(inode)
         if peer.uid not in (0, owner):
@@ -123,12 +121,12 @@ class Requests:
         principal = self._resolver.resolve(peer.uid, peer.gid, peer.pid)
         _, labels, path = self._filesystem.directory_key(inode)
         context = {**labels, **volume_context(self._volume.volume_id)}
-        key_arn = usable_key(self._engine, principal, _text(request, "key"), context, path)
+        key_arn = usable_key(self._engine, principal, text_field(request, "key"), context, path)
         self._filesystem.set_directory_key(inode, key_arn)
         return self._filesystem.describe_directory(inode)
 
     def _explain(self, peer: Peer, request: Mapping[str, Any], descriptor: int | None) -> dict[str, Any]:
-        user, access = _text(request, "user"), _access(_text(request, "access"))
+        user, access = text_field(request, "user"), _access(text_field(request, "access"))
         entry = _user(user)
         if peer.uid not in (0, entry.pw_uid):
             asker = self._resolver.resolve(peer.uid, peer.gid, peer.pid)
@@ -159,18 +157,6 @@ class Requests:
         key_arn, labels, path = self._filesystem.directory_key(inode)
         # The file id of a file that does not exist yet is not known; no policy can have waited for it.
         return key_arn, {**labels, **volume_context(self._volume.volume_id)}, path
-
-    def _inode(self, descriptor: int | None) -> int:
-        if descriptor is None:
-            raise ConfigError("the request needs the descriptor of a path")
-        return inode_in_mount(descriptor, self._facts.device)
-
-
-def _text(request: Mapping[str, Any], name: str) -> str:
-    value = request.get(name)
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"the request lacks {name!r}")
-    return value
 
 
 def _access(text: str) -> Access:

@@ -7,11 +7,13 @@ import os
 import socket
 import stat
 import threading
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 
 from envfs.access.peer import Peer, peer_of
 from envfs.errors import AccessDenied, ConfigError
@@ -19,6 +21,7 @@ from envfs.service import client, mountinfo, runtime, wire
 from envfs.service.control import ControlServer
 from envfs.service.errors import MountError
 from envfs.service.peer import MAX_LINE, inode_of
+from envfs.service.reporting import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -297,3 +300,79 @@ async def test_one_user_does_not_keep_the_others_from_being_answered(
         assert await trio.to_thread.run_sync(lambda: client.ask(entry(), "status")) == {"done": True}
         for connection in silent:
             connection.close()
+
+
+def long_handler(operation: Any) -> Any:
+    return lambda _peer, _request, _descriptor: operation
+
+
+async def test_what_takes_long_tells_how_far_it_is_before_its_result(place: Path) -> None:
+    told: list[dict[str, Any]] = []
+
+    async def operation(reporter: Reporter) -> dict[str, Any]:
+        for number in range(3):
+            reporter.progress(done=number, total=3)
+            await reporter.item(name=f"file {number}")
+            await reporter.give_way()
+        while {"progress": {"done": 2, "total": 3}} not in told:
+            await trio.lowlevel.checkpoint()
+        return {"files": 3}
+
+    async with serving(place, long_handler(operation)):
+        result = await trio.to_thread.run_sync(lambda: client.ask(entry(), "walk", listener=told.append))
+    assert result == {"files": 3}
+    assert [line["item"]["name"] for line in told if "item" in line] == ["file 0", "file 1", "file 2"]
+
+
+async def test_what_takes_long_ends_when_its_client_goes_away(place: Path) -> None:
+    cancelled = trio.Event()
+
+    async def operation(_reporter: Reporter) -> dict[str, Any]:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    async with serving(place, long_handler(operation)):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(os.fspath(place))
+            connection.sendall(b'{"op": "walk"}\n')
+            await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(10):
+            await cancelled.wait()
+
+
+async def test_an_error_of_what_takes_long_is_told(place: Path) -> None:
+    async def operation(_reporter: Reporter) -> dict[str, Any]:
+        raise AccessDenied("not you", hint="ask")
+
+    async with serving(place, long_handler(operation)):
+        with pytest.raises(AccessDenied, match="not you"):
+            await trio.to_thread.run_sync(lambda: client.ask(entry(), "walk"))
+
+
+async def test_what_takes_long_gives_way_to_requests() -> None:
+    """While requests come, they are served; and it goes on although they never stop coming."""
+    served = 0
+
+    async def requests() -> None:
+        nonlocal served
+        while True:
+            served += 1
+            await trio.lowlevel.checkpoint()
+
+    async def send(_line: bytes) -> None:
+        raise AssertionError
+
+    reporter = Reporter(send, lambda: served)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(requests)
+        await trio.lowlevel.checkpoint()
+        for _ in range(3):
+            before = served
+            busy_until = time.monotonic() + 0.005
+            while time.monotonic() < busy_until:
+                pass
+            await reporter.give_way()
+            assert served > before
+        nursery.cancel_scope.cancel()
