@@ -55,6 +55,7 @@ _SLOW: Final = frozenset(
         f"{KMS_PREFIX}.ImportKeyMaterial",  # an RSA key's primes are checked
         f"{KMS_PREFIX}.ListRetirableGrants",  # the grants of all keys are read
         f"{EXTENSION_PREFIX}.QueryAudit",
+        f"{EXTENSION_PREFIX}.CheckpointAudit",
         f"{EXTENSION_PREFIX}.VerifyAudit",
         f"{EXTENSION_PREFIX}.VerifyStore",
     }

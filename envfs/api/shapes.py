@@ -324,8 +324,12 @@ EXTENSION_OPERATIONS: Final[Mapping[str, Structure]] = {
         NewestFirst=BOOLEAN,
         Limit=Integer(1, 1000),
         Marker=Text(1, 49152),  # it names a place in each file of the trail
+        Path=Text(1, 8192),
+        VolumeId=Text(32, 32, "^[0-9a-f]+$"),
     ),
-    "VerifyAudit": _input(),
+    "CheckpointAudit": _input(),
+    "SetAuditDurability": _input(Durable=BOOLEAN),
+    "VerifyAudit": _input(Checkpoint=Text(1, 393216)),  # about 200 bytes for each file of the trail
     "VerifyStore": _input(),
     "WhoAmI": _input(),
 }

@@ -1,4 +1,4 @@
-"""Moments on the command line: a date, a time, or how long ago."""
+"""Moments on the command line: a date, a time, the beginning of a day, or how long ago."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ else:
     _FloatType = click.ParamType  # releases of click before 8.4 do not know the parameter
 
 _AGO = re.compile(r"([0-9]{1,6})([smhdw])")
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -27,12 +28,16 @@ class Moment(_FloatType):
             return value
         ago = _AGO.fullmatch(str(value))
         try:
+            if value in _DAYS_AGO:
+                day = dt.datetime.now().astimezone().date() - dt.timedelta(days=_DAYS_AGO[value])
+                return dt.datetime.combine(day, dt.time()).timestamp()
             if ago is not None:
                 span = dt.timedelta(**{_UNITS[ago[2]]: int(ago[1])})
                 return (dt.datetime.now(dt.UTC) - span).timestamp()
             return dt.datetime.fromisoformat(str(value)).timestamp()
         except (ValueError, OverflowError):
-            return self.fail(f"{value!r} is no time; write 2026-05-01, 2026-05-01T12:00, 30m, 2h or 7d", param, ctx)
+            known = "2026-05-01, 2026-05-01T12:00, yesterday, 30m, 2h or 7d"
+            return self.fail(f"{value!r} is no time; write {known}", param, ctx)
 
 
 MOMENT = Moment()

@@ -42,6 +42,7 @@ class Label(enum.Enum):
     ROOT_SLOT = "root slot"
     STORE = "store"
     AUDIT_CHAIN = "audit chain"
+    AUDIT_CHECKPOINT = "audit checkpoint"
     MATERIAL_ID = "material id"
     GRANT_TOKEN = "grant token"  # noqa: S105 - a label
     IMPORT_TOKEN = "import token"  # noqa: S105

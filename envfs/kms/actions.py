@@ -10,6 +10,8 @@ PREFIX: Final = "kms:"
 KEYLESS_ACTIONS: Final = frozenset({"CreateKey", "ListKeys", "ListAliases", "GenerateRandom", "ListRetirableGrants"})
 
 READ_ONLY: Final = frozenset({
+    "CheckpointAudit", "GetGroupPolicy", "GetUserPolicy", "IdentifyCaller", "ListAccessKeys", "ListGroupPolicies",
+    "ListUserPolicies", "QueryAudit", "VerifyAudit", "VerifyStore",
     "Decapsulate", "Decrypt", "DeriveSharedSecret", "DescribeCustomKeyStores", "DescribeKey", "Encapsulate",
     "Encrypt", "GenerateDataKey",
     "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext",

@@ -30,14 +30,25 @@ def verify_store(engine: Engine, principal: Principal, _members: Members, facts:
     return {"Problems": engine.check_store(principal, facts)}
 
 
-def verify_audit(engine: Engine, principal: Principal, _members: Members, facts: RequestFacts) -> Answer:
-    found = engine.check_audit(principal, facts)
+def verify_audit(engine: Engine, principal: Principal, members: Members, facts: RequestFacts) -> Answer:
+    found = engine.check_audit(principal, facts, checkpoint=members.get("Checkpoint"))
     return {
         "Chains": found.chains,
         "Records": found.records,
         "Problems": list(found.problems),
         "Notices": list(found.notices),
     }
+
+
+def checkpoint_audit(engine: Engine, principal: Principal, _members: Members, facts: RequestFacts) -> Answer:
+    return {"Checkpoint": engine.checkpoint_audit(principal, facts)}
+
+
+def set_audit_durability(engine: Engine, principal: Principal, members: Members, facts: RequestFacts) -> Answer:
+    """Without a member it only tells."""
+    if "Durable" in members:
+        engine.set_audit_durability(principal, facts, on=members["Durable"])
+    return {"Durable": engine.audit_is_durable()}
 
 
 def query_audit(engine: Engine, principal: Principal, members: Members, facts: RequestFacts) -> Answer:
@@ -48,6 +59,8 @@ def query_audit(engine: Engine, principal: Principal, members: Members, facts: R
         key=members.get("KeyId"),
         user_name=members.get("UserName"),
         error_code=members.get("ErrorCode"),
+        path=members.get("Path"),
+        volume_id=members.get("VolumeId"),
     )
     newest = members.get("NewestFirst", False)
     records, marker, truncated = engine.query_audit(principal, question, **paging(members), newest=newest, facts=facts)
@@ -56,7 +69,9 @@ def query_audit(engine: Engine, principal: Principal, members: Members, facts: R
 
 
 HANDLERS: Final[dict[str, Handler]] = {
+    "CheckpointAudit": checkpoint_audit,
     "QueryAudit": query_audit,
+    "SetAuditDurability": set_audit_durability,
     "VerifyAudit": verify_audit,
     "VerifyStore": verify_store,
     "WhoAmI": who_am_i,

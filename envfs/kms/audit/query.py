@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from itertools import islice
 from json.encoder import encode_basestring_ascii as quote
 from pathlib import Path
@@ -25,7 +24,9 @@ from envfs.kms.audit.reader import end_of_lines, read_backwards, read_forwards
 from envfs.kms.audit.record import format_time
 from envfs.kms.audit.trail import SUFFIX
 
+VOLUME_PAIR: Final = "envfs:volume"  # of every encryption context of a mount (FORMAT.md section 3)
 _CHAIN_NAME: Final = re.compile("[0-9a-f]{32}")
+_WILDCARDS: Final = {"*": ".*", "?": "."}
 
 ChainMac: TypeAlias = Callable[[bytes], Mac]
 """The MAC of the chain with this id."""
@@ -35,7 +36,8 @@ ChainMac: TypeAlias = Callable[[bytes], Mac]
 class Question:
     """What records have to be. None: whatever they may be. Times in seconds since 1970, the first inclusive, the other
     exclusive. `key` is the ARN of a key that the call was about; `error_code` "" means that there was no error; `path`
-    is the file's path within its volume, in which `*` and `?` stand for any characters.
+    is the path of a file or directory within its volume, or of one above it; `*` and `?` in it stand for any
+    characters. `volume_id`: of the encryption context, 32 hexadecimal digits.
     """
 
     start: float | None = None
@@ -45,7 +47,9 @@ class Question:
     user_name: str | None = None
     error_code: str | None = None
     path: str | None = None
+    volume_id: str | None = None
     _needles: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
+    _path_pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         wanted = {
@@ -53,9 +57,11 @@ class Question:
             "ARN": self.key,
             "userName": self.user_name,
             "errorCode": self.error_code or None,
+            VOLUME_PAIR: self.volume_id,
         }
         needles = [f"{quote(name)}:{quote(value)}".encode() for name, value in wanted.items() if value is not None]
         object.__setattr__(self, "_needles", tuple(needles))
+        object.__setattr__(self, "_path_pattern", None if self.path is None else _path_pattern(self.path))
 
     def may_match(self, line: bytes) -> bool:
         """Whether it is worth while to look at the record in a line: most of a trail is passed over by this."""
@@ -70,8 +76,24 @@ class Question:
             and (self.error_code is None or record.get("errorCode", "") == self.error_code)
             and (self.user_name is None or record.get("userIdentity", {}).get("userName") == self.user_name)
             and (self.key is None or any(one.get("ARN") == self.key for one in record.get("resources", ())))
-            and (self.path is None or fnmatchcase(record.get("envfs", {}).get("path", ""), self.path))
+            and (self.volume_id is None or _context(record).get(VOLUME_PAIR) == self.volume_id)
+            and (self._path_pattern is None or self._is_at_path(record.get("envfs", {}).get("path")))
         )
+
+    def _is_at_path(self, path: str | None) -> bool:
+        return path is not None and self._path_pattern is not None and self._path_pattern.fullmatch(path) is not None
+
+
+def _context(record: dict[str, Any]) -> dict[str, Any]:
+    parameters = record.get("requestParameters") or {}
+    found = parameters.get("encryptionContext", {})
+    return found if isinstance(found, dict) else {}
+
+
+def _path_pattern(path: str) -> re.Pattern[str]:
+    """The path itself and everything below it."""
+    wild = "".join(_WILDCARDS.get(char) or re.escape(char) for char in path.rstrip("/"))
+    return re.compile(f"{wild}(/.*)?", re.DOTALL)
 
 
 Offsets: TypeAlias = dict[str, int]

@@ -48,6 +48,9 @@ class AuditSink(Protocol):
     def anchor(self) -> None:
         """What was written until now cannot be cut off unnoticed any more."""
 
+    def set_durable(self, *, on: bool) -> None:
+        """Whether `write` returns only when the record is on the disk."""
+
     def close(self) -> None: ...
 
 
@@ -108,6 +111,9 @@ class Recorder:
 
     def anchor(self) -> None:
         self._sink.anchor()
+
+    def set_durable(self, *, on: bool) -> None:
+        self._sink.set_durable(on=on)
 
     def close(self) -> None:
         self._sink.close()

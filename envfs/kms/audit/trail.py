@@ -3,6 +3,9 @@
 A process takes a chain that nobody holds, or makes one, and holds it by a lock on the file. The chain's head is
 anchored in the store when the process opens and closes it and every so many records; what stands after the last anchor
 is protected by the chain's key alone, so that its end could be cut off unnoticed (docs/KMS.md).
+
+In the durable mode a record is on the disk when `write` returns. It holds for all processes of a KMS; those that run
+look at it when they anchor.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from envfs.kms.sealed_store import SealedStore
 
 AUDIT_DIRECTORY: Final = "audit"
 SUFFIX: Final = ".jsonl"
+DURABLE_MARK: Final = "audit-durable"  # beside the directory; the mode is on while this file is there
 ANCHOR_EVERY: Final = 10_000  # records
 SEAL_AT: Final = 64 * 1024 * 1024  # bytes, after which a process begins a new chain
 
@@ -54,6 +58,7 @@ class AuditTrail:
         self._mac: Mac | None = None
         self._head = START
         self._anchored = 0
+        self._is_durable = is_durable(directory)
 
     def prepare(self) -> None:
         """Opens a chain if there is none, anchors and seals what is due. `Internal` if no record could be written."""
@@ -74,6 +79,7 @@ class AuditTrail:
 
     def anchor(self) -> None:
         """Anchors the head, if there are records after the last anchor."""
+        self._is_durable = is_durable(self._directory)
         if self._descriptor >= 0 and self._head.sequence != self._anchored:
             self._anchor()
 
@@ -93,6 +99,8 @@ class AuditTrail:
         try:
             if os.write(self._descriptor, before + line) != len(before) + len(line):
                 self._take_back("the disk is full")
+            if self._is_durable:
+                os.fdatasync(self._descriptor)
         except OSError as error:
             self._take_back(error.strerror or str(error))
         self._head = Head(head.sequence + 1, tag, head.size + len(before) + len(line))
@@ -211,5 +219,19 @@ class AuditTrail:
         self._descriptor = -1
         self._mac = None
 
+    def set_durable(self, *, on: bool) -> None:
+        """Turns the durable mode on or off, here at once and elsewhere with the next anchor. OSError."""
+        mark = self._directory.parent / DURABLE_MARK
+        if on:
+            mark.touch(mode=0o600)
+        else:
+            mark.unlink(missing_ok=True)
+        self._is_durable = on
+
     def _path(self, chain_id: bytes) -> Path:
         return self._directory / f"{chain_id.hex()}{SUFFIX}"
+
+
+def is_durable(directory: Path) -> bool:
+    """Whether the trail in `directory` is in the durable mode."""
+    return (directory.parent / DURABLE_MARK).exists()

@@ -11,6 +11,7 @@ from typing import Final
 
 from envfs.crypto.secret import Secret
 from envfs.kms.audit.chain import START, Head, Leavings, Scan, chain_mac, scan
+from envfs.kms.audit.checkpoint import Checkpoint, stands_in
 from envfs.kms.audit.trail import AUDIT_DIRECTORY, SUFFIX
 from envfs.kms.schema import AUDIT_CHAINS, AuditChainRow
 from envfs.kms.sealed_store import SealedStore
@@ -20,7 +21,9 @@ _SHOWN: Final = 8  # hexadecimal digits of a chain id that a message shows
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """`problems` are tampering (or a damaged disk); `notices` what a crash leaves behind. Both are sentences."""
+    """`problems` are tampering (or a damaged disk); `notices` what a crash leaves behind. Both are sentences. `records`
+    are those that were read.
+    """
 
     chains: int
     records: int
@@ -40,39 +43,64 @@ class _Findings:
         self.notices: list[str] = []
 
 
-def verify_trail(directory: Path, store: SealedStore, root_key: Secret, store_id: bytes) -> Verification:
-    """Checks all chains, also while others write. IntegrityError if the store that has the anchors is not authentic."""
+def verify_trail(
+    directory: Path, store: SealedStore, root_key: Secret, store_id: bytes, since: Checkpoint | None = None
+) -> Verification:
+    """Checks all chains, also while others write. IntegrityError if the store that has the anchors is not authentic.
+
+    `since`: what stands before this checkpoint is not read again; but all that it speaks of has to be there.
+    """
     # The anchors first: what is written while this runs comes after them.
     rows = store.find(AUDIT_CHAINS)
+    heads = {} if since is None else since.heads
     findings = _Findings()
     for row in rows:
         path = directory / f"{row.chain_id.hex()}{SUFFIX}"
-        name = f"{AUDIT_DIRECTORY}/{row.chain_id.hex()[:_SHOWN]}…{SUFFIX}"
+        name = _name(row.chain_id)
+        start = heads.get(row.chain_id, START)
         try:
             with path.open("rb") as file:
-                anchor = _Anchor(row)
-                result = scan(file, chain_mac(root_key, store_id, row.chain_id), START, anchor.visit)
+                if not stands_in(file.fileno(), start):
+                    findings.problems.append(
+                        f"{name}: its first {start.size} bytes do not end as the checkpoint says: records were cut off"
+                    )
+                    continue
+                file.seek(start.size)
+                anchor = _Anchor(row, start)
+                result = scan(file, chain_mac(root_key, store_id, row.chain_id), start, anchor.visit)
         except FileNotFoundError:
             findings.problems.append(f"{name} is missing")
             continue
-        findings.records += result.head.sequence
+        findings.records += result.head.sequence - start.sequence
         findings.newest_generation = max(findings.newest_generation, anchor.newest_generation)
         _judge(findings, name, row, anchor, result)
     _judge_strangers(findings, directory, {f"{row.chain_id.hex()}{SUFFIX}" for row in rows})
+    for chain_id in heads.keys() - {row.chain_id for row in rows}:
+        findings.problems.append(f"{_name(chain_id)}, of which the checkpoint speaks, is not known to the KMS any more")
     if findings.newest_generation > store.generation:
         findings.problems.append(
             f"the KMS's store was put back: records speak of its generation {findings.newest_generation}, "
             f"it has {store.generation}"
         )
+    elif since is not None and since.generation > store.generation:
+        findings.problems.append(
+            f"the KMS's store was put back: the checkpoint speaks of its generation {since.generation}, "
+            f"it has {store.generation}"
+        )
     return Verification(len(rows), findings.records, tuple(findings.problems), tuple(findings.notices))
+
+
+def _name(chain_id: bytes) -> str:
+    return f"{AUDIT_DIRECTORY}/{chain_id.hex()[:_SHOWN]}…{SUFFIX}"
 
 
 class _Anchor:
     """Compares a chain with its anchor on the way."""
 
-    def __init__(self, row: AuditChainRow) -> None:
+    def __init__(self, row: AuditChainRow, start: Head) -> None:
         self._wanted = Head(row.sequence, row.tag, row.size)
-        self.is_met = row.size == 0
+        # An anchor before the start was passed when the checkpoint was taken, whose tag follows on it.
+        self.is_met = row.size < start.size or self._wanted == start
         self.newest_generation = 0
 
     def visit(self, line: bytes, head: Head) -> None:

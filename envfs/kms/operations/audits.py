@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from envfs.crypto.secret import Secret
-from envfs.errors import Validation
+from envfs.errors import Internal, Validation
 from envfs.kms.audit.chain import chain_mac
+from envfs.kms.audit.checkpoint import Checkpoint, checkpoint_mac, from_text, take, to_text
 from envfs.kms.audit.query import Question, query
-from envfs.kms.audit.trail import AUDIT_DIRECTORY
+from envfs.kms.audit.trail import AUDIT_DIRECTORY, is_durable
 from envfs.kms.audit.verify import Verification, verify_trail
 from envfs.kms.core import Core
 from envfs.kms.model import NO_FACTS, Principal, RequestFacts
@@ -26,16 +27,46 @@ class AuditOperations(Core):
     _root_key: Secret
     _store_id: bytes
 
-    def verify_audit(self) -> Verification:
-        """Checks the whole audit trail, also while other processes write to it."""
+    def verify_audit(self, since: Checkpoint | None = None) -> Verification:
+        """Checks the audit trail, also while other processes write to it: all of it, or what came after `since`."""
         self._refresh()
-        return verify_trail(self._home / AUDIT_DIRECTORY, self._store, self._root_key, self._store_id)
+        return verify_trail(self._home / AUDIT_DIRECTORY, self._store, self._root_key, self._store_id, since)
 
-    def check_audit(self, principal: Principal, facts: RequestFacts = NO_FACTS) -> Verification:
-        """VerifyAudit: what `verify_audit` finds."""
+    def check_audit(
+        self, principal: Principal, facts: RequestFacts = NO_FACTS, *, checkpoint: str | None = None
+    ) -> Verification:
+        """VerifyAudit: what `verify_audit` finds. Validation for a checkpoint that is none of this KMS."""
         with self._recorded("envfs:VerifyAudit", principal, facts) as call:
             self._authorise(call, call.event)
-            return self.verify_audit()
+            since = None
+            if checkpoint is not None:
+                since = from_text(checkpoint, checkpoint_mac(self._root_key, self._store_id), self._store_id)
+            return self.verify_audit(since)
+
+    def checkpoint_audit(self, principal: Principal, facts: RequestFacts = NO_FACTS) -> str:
+        """CheckpointAudit: where the trail stands now, to be kept elsewhere; a line of JSON."""
+        with self._recorded("envfs:CheckpointAudit", principal, facts) as call:
+            self._authorise(call, call.event)
+            self._recorder.anchor()
+            checkpoint = take(
+                self._home / AUDIT_DIRECTORY, self._store, self._root_key, self._store_id, int(self._clock())
+            )
+            return to_text(checkpoint, checkpoint_mac(self._root_key, self._store_id))
+
+    def set_audit_durability(self, principal: Principal, facts: RequestFacts = NO_FACTS, *, on: bool) -> None:
+        """SetAuditDurability: whether records are on the disk before a key is released. Recorded before it counts."""
+        with self._recorded("envfs:SetAuditDurability", principal, facts, {"durable": on}) as call:
+            self._authorise(call, call.event)
+            self._record(call, None)
+            call.is_recorded = True
+            try:
+                self._recorder.set_durable(on=on)
+            except OSError as error:
+                raise Internal(f"the setting cannot be written: {error.strerror}") from error
+
+    def audit_is_durable(self) -> bool:
+        """Whether the durable mode is on."""
+        return is_durable(self._home / AUDIT_DIRECTORY)
 
     def check_store(self, principal: Principal, facts: RequestFacts = NO_FACTS) -> list[str]:
         """VerifyStore: every problem that there is in the store, as a sentence; none if it is authentic."""
