@@ -78,6 +78,22 @@ class KeyUnavailable(KmsError):
     code = "KeyUnavailableException"
 
 
+class KmsUnreachable(KeyUnavailable):
+    """The foreign KMS that holds a key cannot be reached, or what answers there is no KMS."""
+
+
+class KmsTimeout(KmsUnreachable):
+    """The foreign KMS did not answer in time."""
+
+    code = "DependencyTimeoutException"
+
+
+class Throttling(KmsError):
+    """Too many requests at once."""
+
+    code = "ThrottlingException"
+
+
 class InvalidCiphertext(KmsError):
     """Damaged ciphertext or another encryption context. The message is always empty, as in AWS KMS."""
 

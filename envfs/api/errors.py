@@ -41,12 +41,6 @@ class RequestTimeout(KmsError):
     code = "RequestTimeoutException"
 
 
-class Throttling(KmsError):
-    """Too many requests at once."""
-
-    code = "ThrottlingException"
-
-
 class MissingAuthentication(KmsError):
     code = "MissingAuthenticationTokenException"
 
@@ -83,6 +77,7 @@ class RemoteError(KmsError):
 _STATUS: Final = {
     "KMSInternalException": 500,
     "KeyUnavailableException": 500,
+    "DependencyTimeoutException": 503,
     "InternalFailure": 500,
     "RequestTimeoutException": 408,
     "RequestEntityTooLargeException": 413,
@@ -122,7 +117,8 @@ def error_from(body: object) -> EnvfsError:
 def _classes() -> dict[str, type[KmsError]]:
     own = (value for value in globals().values() if isinstance(value, type) and issubclass(value, KmsError))
     known = (value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, KmsError))
-    classes = {cls.code: cls for cls in (*own, *known) if cls not in {KmsError, RemoteError, NotServed}}
+    named = (cls for cls in (*own, *known) if "code" in vars(cls))  # others share the code of their base
+    classes = {cls.code: cls for cls in named if cls not in {KmsError, RemoteError}}
     return {**classes, Internal.code: Internal}
 
 

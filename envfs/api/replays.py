@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from envfs.api.errors import SignatureMismatch, Throttling
+from envfs.api.errors import SignatureMismatch
 from envfs.api.sigv4 import SKEW
+from envfs.errors import Throttling
 
 GRACE: Final = 2.0  # seconds
 MAX_OF_ONE_KEY: Final = 200_000  # signatures of one access key: 330 a second for the ten minutes that one can matter

@@ -12,9 +12,10 @@ import trio
 
 from envfs.access.peer import peer_of
 from envfs.api.callers import Caller, SignedCaller, UnixCaller
-from envfs.api.errors import MalformedRequest, RequestTimeout, RequestTooLarge, Throttling
+from envfs.api.errors import MalformedRequest, RequestTimeout, RequestTooLarge
 from envfs.api.http import HttpConnection
 from envfs.api.respond import Responder, error_response, new_request_id
+from envfs.errors import Throttling
 
 if TYPE_CHECKING:
     from envfs.access.resolver import Resolver

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from envfs.api.dispatch import Api
-from envfs.api.errors import Throttling
+from envfs.errors import Throttling
 
 if TYPE_CHECKING:
     from envfs.kms.engine import Engine

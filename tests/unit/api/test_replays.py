@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from envfs.api import replays
-from envfs.api.errors import SignatureMismatch, Throttling
+from envfs.api.errors import SignatureMismatch
 from envfs.api.replays import GRACE, SeenSignatures
 from envfs.api.sigv4 import SKEW
+from envfs.errors import Throttling
 
 STARTED = 1_000_000.0
 NOW = STARTED + 100

@@ -14,11 +14,11 @@ import trio
 import trio.testing
 
 from envfs.access.resolver import Resolver
-from envfs.api.errors import Throttling
 from envfs.api.respond import Responder
 from envfs.api.server import IDLE_TIMEOUT, MAX_OF_ONE_USER, REQUEST_TIMEOUT, RESERVED, Server
 from envfs.api.worker import MAX_OF_ONE_USER as MAX_SLOW_OF_ONE_USER
 from envfs.api.worker import Worker
+from envfs.errors import Throttling
 from envfs.kms.bootstrap import init_kms
 from envfs.kms.engine import Engine
 from envfs.kms.model import NO_FACTS
