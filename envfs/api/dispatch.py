@@ -54,6 +54,7 @@ _SLOW: Final = frozenset(
         f"{KMS_PREFIX}.GetParametersForImport",
         f"{KMS_PREFIX}.ImportKeyMaterial",  # an RSA key's primes are checked
         f"{KMS_PREFIX}.ListRetirableGrants",  # the grants of all keys are read
+        f"{EXTENSION_PREFIX}.OpenBlocks",
         f"{EXTENSION_PREFIX}.QueryAudit",
         f"{EXTENSION_PREFIX}.CheckpointAudit",
         f"{EXTENSION_PREFIX}.VerifyAudit",

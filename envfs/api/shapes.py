@@ -11,6 +11,14 @@ from types import MappingProxyType
 from typing import Final
 
 from envfs.api.validation import Blob, Boolean, Integer, Kind, ListOf, StringMap, Structure, Text, Timestamp
+from envfs.format.directory import MAX_DIRECTORY_FILE_SIZE
+from envfs.format.evidence import MAX_DEPTH
+from envfs.format.geometry import HEADER_SIZE
+from envfs.format.names import CIPHER_NAME_MAX
+from envfs.format.volume import MAX_VOLUME_FILE_SIZE
+
+#: Bytes of sealed blocks in one request: with base64 and the evidence beside them they stay below what HTTP takes.
+MAX_BLOCKS_SIZE: Final = 256 << 10
 
 NO_MEMBERS: Final[Mapping[str, Kind]] = MappingProxyType({})
 
@@ -314,6 +322,18 @@ IAM_OPERATIONS: Final[Mapping[str, Structure]] = {
     "UnpinUser": _input({"UserName": _USER}),
 }
 EXTENSION_OPERATIONS: Final[Mapping[str, Structure]] = {
+    "OpenBlocks": _input(
+        {
+            "VolumeFile": Blob(1, MAX_VOLUME_FILE_SIZE),
+            "Directories": ListOf(
+                _input({"Name": Blob(0, CIPHER_NAME_MAX), "File": Blob(1, MAX_DIRECTORY_FILE_SIZE)}), 1, MAX_DEPTH
+            ),
+            "Name": Blob(1, CIPHER_NAME_MAX),
+            "Header": Blob(0, HEADER_SIZE),
+        },
+        FirstBlock=Integer(0, 1 << 52),
+        Blocks=Blob(0, MAX_BLOCKS_SIZE),
+    ),
     "QueryAudit": _input(
         KeyId=KEY_ID,
         UserName=_USER,

@@ -26,16 +26,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from envfs.api.client import SocketClient
+    from envfs.cli.session import Session
 
 KMS_TARGET = "TrentService"  # what AWS KMS calls itself in X-Amz-Target
 USER_AGENT = "envfs"
 
 
 class Backend:
-    """A KMS that can be asked, as the invoking user. `way`: how it is reached, for people."""
+    """A KMS that can be asked, as the invoking user. `way`: how it is reached, for people; `session`: the store, where
+    it is this process that has opened it.
+    """
 
-    def __init__(self, way: str, ask: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+    def __init__(
+        self, way: str, ask: Callable[[str, dict[str, Any]], dict[str, Any]], session: Session | None = None
+    ) -> None:
         self.way = way
+        self.session = session
         self._ask = ask
 
     def call(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +84,9 @@ def _direct(home: Path, passphrase_file: Path | None, *, maintain: bool) -> Iter
             session.engine.maintain()
         api = Api(session.engine)
         yield Backend(
-            f"the store in {home}", lambda target, request: api.call(session.principal, target, request, facts)
+            f"the store in {home}",
+            lambda target, request: api.call(session.principal, target, request, facts),
+            session,
         )
 
 

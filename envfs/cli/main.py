@@ -24,6 +24,14 @@ COMMANDS = {
     "audit": Lazy("envfs.cli.audit", "audit", "Show and check what was asked of the KMS."),
     "dir": Lazy("envfs.cli.directory", "directory", "Choose and show the key of a directory."),
     "file": Lazy("envfs.cli.file", "file", "Show what a file's header says."),
+    "import": Lazy("envfs.cli.transfer", "import_tree", "Copy the tree SRC into DST, a directory in a mount."),
+    "export": Lazy("envfs.cli.transfer", "export_tree", "Copy SRC, a directory in a mount, to the plaintext tree DST."),
+    "cat": Lazy(
+        "envfs.cli.lower_content",
+        "cat",
+        "Print LOWERFILE, a file in a lower directory, without a mount.",
+    ),
+    "decrypt": Lazy("envfs.cli.lower_content", "decrypt", "Decrypt LOWERFILE to F, without a mount."),
     "fsck": Lazy("envfs.cli.fsck", "fsck", "Check the volume in LOWER, and repair it."),
     "explain": Lazy("envfs.cli.explain", "explain", "Say whether a user may open PATH, and which statement decides."),
 }

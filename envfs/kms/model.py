@@ -61,7 +61,8 @@ class RequestFacts:
 
     A mount passes "envfs" as `via_service`. `grant_tokens` (at most 10) are checked and otherwise not needed, since a
     grant counts from the moment that it is made. With `dry_run` a request that would succeed raises DryRunOperation.
-    `request_id` (a UUID) names the request in its audit record, if it has a name outside already.
+    `request_id` (a UUID) names the request in its audit record, if it has a name outside already. Where
+    `path_is_proven` is false, `path` is for the record alone: statements that ask for it cannot be evaluated.
     """
 
     via_service: str | None = None
@@ -72,6 +73,7 @@ class RequestFacts:
     grant_tokens: tuple[str, ...] = ()
     dry_run: bool = False
     request_id: str = ""
+    path_is_proven: bool = True
 
 
 NO_FACTS = RequestFacts()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from envfs.api.answers import paging
+from envfs.api.answers import base64, paging
 from envfs.api.handlers.common import Answer, Handler, Members
+from envfs.errors import ConfigError, FormatError, IntegrityError, Validation
+from envfs.format.evidence import Evidence, Step
 from envfs.kms.audit.query import Question
 from envfs.kms.engine import Engine
 from envfs.kms.model import Principal, RequestFacts
+from envfs.kms.sealed_file import open_sealed_file
 
 
 def who_am_i(engine: Engine, principal: Principal, _members: Members, _facts: RequestFacts) -> Answer:
@@ -68,8 +71,34 @@ def query_audit(engine: Engine, principal: Principal, members: Members, facts: R
     return {"Records": records[::-1] if newest else records, "NextMarker": marker, "Truncated": truncated}
 
 
+def open_blocks(engine: Engine, principal: Principal, members: Members, facts: RequestFacts) -> Answer:
+    """Blocks of a lower file in plain, for a caller who read them himself and whose word counts for nothing.
+
+    `Slot` is the position of the header slot that is authentic; without it, the file is empty. `Problem` says what is
+    not authentic. `Plaintext` ends before `DamagedBlock`, if there is one.
+    """
+    evidence = Evidence(
+        members["VolumeFile"],
+        tuple(Step(step["Name"], step["File"]) for step in members["Directories"]),
+        members["Name"],
+        members["Header"],
+    )
+    try:
+        opened = open_sealed_file(engine, principal, evidence, facts, path_is_proven=False)
+        if opened is None:
+            return {}
+        plain, damaged = opened.open(members.get("FirstBlock", 0), members.get("Blocks", b""))
+    except ConfigError as error:
+        raise Validation(error.message, hint=error.hint) from None
+    except (FormatError, IntegrityError) as error:
+        return {"Problem": error.message}
+    answer: Answer = {"Slot": opened.position, "Plaintext": base64(plain)}
+    return answer if damaged is None else {**answer, "DamagedBlock": damaged}
+
+
 HANDLERS: Final[dict[str, Handler]] = {
     "CheckpointAudit": checkpoint_audit,
+    "OpenBlocks": open_blocks,
     "QueryAudit": query_audit,
     "SetAuditDurability": set_audit_durability,
     "VerifyAudit": verify_audit,

@@ -243,6 +243,8 @@ def _unix(principal: Principal | None, facts: RequestFacts, second: int) -> str:
     if principal is not None:
         who = _who(principal.uid, principal.gid, principal.pid, _executable(principal.pid, second))
     path = "" if facts.path is None else f'"path":{quote(_bounded(facts.path, MAX_PATH))},'
+    if path and not facts.path_is_proven:
+        path += '"pathMayBeFormer":true,'
     access = "" if facts.access is None else f'"access":"{facts.access}",'
     via = "" if facts.via_service is None else f'"viaService":{quote(facts.via_service)},'
     return f"{who}{path}{access}{via}"

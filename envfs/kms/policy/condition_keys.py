@@ -92,6 +92,15 @@ def _current_time(request: Request) -> str:
     return dt.datetime.fromtimestamp(request.now, dt.UTC).isoformat()
 
 
+def _path(request: Request) -> str | None:
+    """Where the caller has only shown where the file once was, a Deny that asks for the path counts, and an Allow does
+    not.
+    """
+    if not request.facts.path_is_proven:
+        raise CannotEvaluate("the path of the file is not proven")
+    return request.facts.path
+
+
 _SIMPLE: Final = (
     ConditionKey("kms:EncryptionContextKeys", lambda request: tuple(request.context), multi_valued=True),
     ConditionKey("kms:ViaService", lambda request: request.facts.via_service),
@@ -118,7 +127,7 @@ _SIMPLE: Final = (
     ConditionKey("aws:UserAgent", lambda request: request.facts.user_agent),
     ConditionKey("aws:CurrentTime", _current_time),
     ConditionKey("aws:EpochTime", lambda request: str(int(request.now))),
-    ConditionKey("envfs:Path", lambda request: request.facts.path),
+    ConditionKey("envfs:Path", _path),
     ConditionKey("envfs:Access", lambda request: request.facts.access),
 )
 # Those that some operation has as a parameter: the operation hands them over.
