@@ -20,6 +20,7 @@ from envfs.errors import ConfigError
 from envfs.kms.engine import DATABASE
 from envfs.kms.model import RequestFacts
 from envfs.kms.rootkey import KEY_FILE_NAME
+from envfs.kms.unlocking import opens_by_itself
 from envfs.service.config import HOME_VARIABLE, SOCKET_VARIABLE, SYSTEM_HOME, home_directory
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _obstacle(home: Path, passphrase_file: Path | None) -> str:
 
 
 def _would_ask(home: Path, passphrase_file: Path | None) -> bool:
-    """Whether opening the store means to ask for its passphrase on the terminal."""
+    """Whether opening the store takes more than its key file: a passphrase on the terminal, or another service."""
     if passphrase.named_file(passphrase_file) is not None:
         return False
-    return kms_exists(home) and not (home / KEY_FILE_NAME).exists()
+    return kms_exists(home) and not (home / KEY_FILE_NAME).exists() and not opens_by_itself(home)

@@ -8,6 +8,10 @@ from envfs.cli.lazy import Lazy, LazyGroup
 
 COMMANDS = {
     "init": Lazy("envfs.cli.kms_init", "init", "Make a KMS in ENVFS_HOME."),
+    "slot": Lazy("envfs.cli.kms_slot", "slot", "The slots of the root key: what opens the KMS."),
+    "change-passphrase": Lazy(
+        "envfs.cli.kms_passphrase", "change_passphrase", "Put a new passphrase in place of the present one."
+    ),
     "serve": Lazy(
         "envfs.cli.kms_serve", "serve", "Serve the KMS to AWS's clients, in the foreground, until it is interrupted."
     ),

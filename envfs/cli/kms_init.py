@@ -10,6 +10,8 @@ import click
 
 from envfs.cli.output import examples, json_option, print_fields, print_json
 from envfs.cli.passphrase import new_passphrase, passphrase_file_option
+from envfs.cli.recovery import no_recovery_key_option, recovery_key_file_option, with_recovery_key
+from envfs.crypto.secret import Secret
 from envfs.kms.bootstrap import DEFAULT_ACCOUNT, DEFAULT_PARTITION, DEFAULT_REGION, init_kms
 from envfs.kms.rootkey import KEY_FILE, KEY_FILE_NAME, PASSPHRASE
 from envfs.service.config import home_directory
@@ -24,6 +26,8 @@ from envfs.service.config import home_directory
     help="What unlocks it: a file beside it that its owner alone can read, or a passphrase.",
 )
 @passphrase_file_option
+@recovery_key_file_option
+@no_recovery_key_option
 @click.option(
     "--partition", default=DEFAULT_PARTITION, show_default=True, metavar="P", help="The partition in its ARNs."
 )
@@ -33,27 +37,36 @@ from envfs.service.config import home_directory
 def init(
     root_key: Literal["keyfile", "passphrase"],
     passphrase_file: Path | None,
+    recovery_key_file: Path | None,
     partition: str,
     region: str,
     account: str,
     *,
+    no_recovery_key: bool,
     as_json: bool,
 ) -> None:
     """Make a KMS in ENVFS_HOME.
 
     Whoever makes it owns it: he is its account root. Everything that is encrypted under it is lost with its root key:
-    keep a copy of ENVFS_HOME (and of the passphrase) in another place.
+    keep backups (envfs kms backup), and the recovery key, which a terminal shows this one time, in another place.
     """
     home = home_directory()
     passphrase = new_passphrase(passphrase_file) if root_key == PASSPHRASE else None
-    kms_id = init_kms(
-        home,
-        root_key=root_key,
-        passphrase=passphrase,
-        partition=partition,
-        region=region,
-        account=account,
-        owner_uid=os.getuid(),
+
+    def make(recovery_key: Secret | None) -> bytes:
+        return init_kms(
+            home,
+            root_key=root_key,
+            passphrase=passphrase,
+            partition=partition,
+            region=region,
+            account=account,
+            owner_uid=os.getuid(),
+            recovery_key=recovery_key,
+        )
+
+    kms_id = with_recovery_key(
+        recovery_key_file, make, unwanted=no_recovery_key or (as_json and recovery_key_file is None)
     )
     made = made_kms(home, kms_id, root_key)
     if as_json:
@@ -71,4 +84,4 @@ def made_kms(home: Path, kms_id: bytes, root_key: str) -> dict[str, Any]:
 
 def say_what_to_keep(home: Path) -> None:
     """The one thing that nobody must learn too late."""
-    click.echo(f"Keep a copy of {home} in another place: without it, what it encrypts is lost.")
+    click.echo(f"Without {home} what it encrypts is lost: keep backups in another place (envfs kms backup).")

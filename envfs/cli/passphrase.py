@@ -19,7 +19,8 @@ passphrase_file_option = click.option(
     "--passphrase-file",
     type=PATH,
     metavar="F",
-    help=f"Read the KMS's passphrase from F, without its last newline. [default: ${FILE_VARIABLE}, else ask]",
+    help="Read the KMS's passphrase, or its recovery key, from F, without its last newline."
+    f" [default: ${FILE_VARIABLE}, else ask]",
 )
 
 
@@ -29,18 +30,22 @@ def named_file(given: Path | None) -> Path | None:
     return given or (Path(variable) if variable else None)
 
 
-def read_passphrase(given: Path | None) -> Secret:
-    """The passphrase, from `named_file` or else from the terminal. ConfigError, OSError."""
+def read_passphrase(given: Path | None, prompt: str = "Passphrase of the KMS: ") -> Secret:
+    """The passphrase (or the recovery key), from `named_file` or else from the terminal. ConfigError, OSError."""
     path = named_file(given)
-    return _ask("Passphrase of the KMS: ") if path is None else _from_file(path)
+    return ask(prompt) if path is None else _from_file(path)
 
 
 def new_passphrase(given: Path | None) -> Secret:
-    """A passphrase that is to be set: on the terminal it is asked for twice."""
-    path = named_file(given)
+    """The passphrase of a new KMS, from `named_file` or else the terminal, where it is asked for twice."""
+    return new_passphrase_from(named_file(given))
+
+
+def new_passphrase_from(path: Path | None) -> Secret:
+    """A passphrase that is to be set, from this file; on the terminal it is asked for twice."""
     if path is not None:
         return _from_file(path)
-    first, second = _ask("New passphrase for the KMS: "), _ask("The same again: ")
+    first, second = ask("New passphrase for the KMS: "), ask("The same again: ")
     if first != second:
         raise ConfigError("the two passphrases differ", hint="try again")
     second.wipe()
@@ -55,7 +60,8 @@ def _from_file(path: Path) -> Secret:
     return _checked(content, f"the passphrase in {path}")
 
 
-def _ask(prompt: str) -> Secret:
+def ask(prompt: str) -> Secret:
+    """What somebody types on the terminal, unseen. ConfigError if there is none."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

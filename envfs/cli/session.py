@@ -11,7 +11,8 @@ from envfs.access.resolver import Resolver
 from envfs.cli import passphrase
 from envfs.errors import ConfigError
 from envfs.kms.engine import DATABASE, Engine
-from envfs.kms.rootkey import KEY_FILE_NAME, KeyFileUnlock, PassphraseUnlock
+from envfs.kms.rootkey import typed_unlock
+from envfs.kms.unlocking import find_unlock, slots_of
 from envfs.service.config import HOME_VARIABLE, home_directory
 
 if TYPE_CHECKING:
@@ -40,25 +41,29 @@ def kms_exists(home: Path) -> bool:
 
 
 def unlock_for(home: Path, passphrase_file: Path | None) -> Unlock:
-    """How the KMS in `home` opens: by its key file if it has one and no passphrase is given, else by the passphrase.
+    """How the KMS in `home` opens: by the passphrase (or recovery key) that is given, else by the first of its slots
+    that opens without anybody being asked, else by what is typed on the terminal.
 
-    ConfigError if there is no KMS.
+    ConfigError if there is no KMS, or no way to open it.
     """
     if not kms_exists(home):
         raise ConfigError(
             f"there is no KMS in {home}", hint=f"envfs kms init makes one; {HOME_VARIABLE} names another directory"
         )
-    key_file = home / KEY_FILE_NAME
-    if passphrase.named_file(passphrase_file) is None and key_file.exists():
-        return KeyFileUnlock(key_file)
-    return PassphraseUnlock(passphrase.read_passphrase(passphrase_file))
+    if passphrase.named_file(passphrase_file) is not None:
+        return typed_unlock(passphrase.read_passphrase(passphrase_file))
+    return find_unlock(home, *slots_of(home), passphrase.ask)
 
 
 @contextlib.contextmanager
-def open_session(passphrase_file: Path | None = None, home: Path | None = None) -> Iterator[Session]:
-    """The KMS in `home` (that of ENVFS_HOME if none is given) for the length of a command."""
+def open_session(
+    passphrase_file: Path | None = None, home: Path | None = None, *, unlock: Unlock | None = None
+) -> Iterator[Session]:
+    """The KMS in `home` (that of ENVFS_HOME if none is given) for the length of a command. `unlock`: what opens it, if
+    it is not for `unlock_for` to find.
+    """
     home = home_directory() if home is None else home
-    engine = Engine.open(home, unlock_for(home, passphrase_file))
+    engine = Engine.open(home, unlock_for(home, passphrase_file) if unlock is None else unlock)
     try:
         principal = Resolver(engine).resolve(os.getuid(), os.getgid(), os.getpid())
         yield Session(engine, principal)

@@ -13,6 +13,7 @@ from envfs.cli.arguments import PATH
 from envfs.cli.kms_init import made_kms, say_what_to_keep
 from envfs.cli.output import examples, json_option, print_fields, print_json
 from envfs.cli.passphrase import passphrase_file_option
+from envfs.cli.recovery import with_recovery_key
 from envfs.cli.session import Session, kms_exists, open_session
 from envfs.crypto.aead import Suite
 from envfs.kms.bootstrap import init_kms
@@ -64,7 +65,10 @@ def init(
     made: dict[str, Any] = {}
     if not kms_exists(home):
         check_new_volume(lower)
-        made = made_kms(home, init_kms(home, owner_uid=os.getuid()), KEY_FILE)
+        kms_id = with_recovery_key(
+            None, lambda key: init_kms(home, owner_uid=os.getuid(), recovery_key=key), unwanted=as_json
+        )
+        made = made_kms(home, kms_id, KEY_FILE)
     with open_session(passphrase_file) as session:
         volume = make_volume(
             lower.absolute(),

@@ -47,6 +47,7 @@ class Label(enum.Enum):
     GRANT_TOKEN = "grant token"  # noqa: S105 - a label
     IMPORT_TOKEN = "import token"  # noqa: S105
     ACCESS_KEY = "access key"
+    BACKUP = "backup"
 
 
 def derive(key: Secret | bytes | bytearray, label: Label, context: bytes = b"", length: int = 32) -> bytes:

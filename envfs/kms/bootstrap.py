@@ -25,7 +25,8 @@ from envfs.kms.rootkey import (
     Argon2Cost,
     KeyFileUnlock,
     PassphraseUnlock,
-    Unlock,
+    RecoveryUnlock,
+    SlotKey,
     passphrase_parameters,
     read_key_file,
     seal_slot,
@@ -51,8 +52,10 @@ def init_kms(
     account: str = DEFAULT_ACCOUNT,
     owner_uid: int | None = None,
     cost: Argon2Cost | None = None,
+    recovery_key: Secret | None = None,
 ) -> bytes:
     """Makes a KMS in `home` and returns its store id. `owner_uid` is the account root, by default whoever runs this.
+    `recovery_key`: 20 random bytes, which open it, too.
 
     The KMS is there whole or not at all, whenever this is interrupted. ConfigError if there is one already; a root key
     file that is there already is used and never overwritten.
@@ -65,7 +68,7 @@ def init_kms(
             f"{home} cannot be made: {error.strerror}", hint="set ENVFS_HOME to a directory that you may make"
         ) from error
     check_home(home)
-    with _locked(home):
+    with locked_home(home):
         if (home / DATABASE).exists():
             raise ConfigError(f"there is a KMS in {home} already", hint="set ENVFS_HOME to make another one")
         for suffix in ("", "-journal"):
@@ -74,10 +77,12 @@ def init_kms(
         store_id = os.urandom(16)
         now = int(time.time())
         with Secret.random(KEY_SIZE) as key:
-            slot = seal_slot(key, store_id, unlock, parameters, now)
+            slots = [seal_slot(key, store_id, unlock, parameters, now)]
+            if recovery_key is not None:
+                slots.append(seal_slot(key, store_id, RecoveryUnlock(recovery_key), b"", now))
             owner = os.geteuid() if owner_uid is None else owner_uid
             row = StoreRow(1, store_id, partition, region, account, owner, now)
-            _fill(home / _NEW, key, row, slot, default_key_policy(place))
+            _fill(home / _NEW, key, row, slots, default_key_policy(place))
         # From here on there is a KMS; before, there was nothing but a name that nobody looks at.
         (home / _NEW).rename(home / DATABASE)
         sync_directory(home)
@@ -86,7 +91,7 @@ def init_kms(
 
 def _first_slot(
     home: Path, kind: Literal["keyfile", "passphrase"], passphrase: Secret | None, cost: Argon2Cost
-) -> tuple[Unlock, bytes]:
+) -> tuple[SlotKey, bytes]:
     if kind == KEY_FILE:
         path = home / KEY_FILE_NAME
         if not path.exists():
@@ -112,7 +117,7 @@ def _write_key_file(path: Path) -> None:
     sync_directory(path.parent)
 
 
-def _fill(path: Path, root_key: Secret, row: StoreRow, slot: RootSlotRow, policy: str) -> None:
+def _fill(path: Path, root_key: Secret, row: StoreRow, slots: list[RootSlotRow], policy: str) -> None:
     store = SqliteStore.create(path)
     try:
         with store.writing():
@@ -122,7 +127,8 @@ def _fill(path: Path, root_key: Secret, row: StoreRow, slot: RootSlotRow, policy
         backing_key = keyring.new_backing_key(key_id, 1, SYMMETRIC_DEFAULT, row.created)
         with sealed.transaction() as transaction:
             transaction.put(STORE, row)
-            transaction.put(ROOT_SLOTS, slot)
+            for slot in slots:
+                transaction.put(ROOT_SLOTS, slot)
             transaction.put(BACKING_KEYS, backing_key)
             transaction.put(
                 KEYS,
@@ -144,8 +150,8 @@ def _fill(path: Path, root_key: Secret, row: StoreRow, slot: RootSlotRow, policy
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One process at a time makes a KMS here."""
+def locked_home(directory: Path) -> Iterator[None]:
+    """One process at a time makes a KMS here, or restores one."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

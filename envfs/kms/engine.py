@@ -34,6 +34,7 @@ from envfs.kms.operations.macs import MacOperations
 from envfs.kms.operations.maintenance import MaintenanceOperations
 from envfs.kms.operations.pairs import PairOperations
 from envfs.kms.operations.reencryption import ReEncryptOperations
+from envfs.kms.operations.root_slots import RootSlotOperations
 from envfs.kms.operations.signing import SigningOperations
 from envfs.kms.operations.usage import UsageOperations
 from envfs.kms.rootkey import Unlock, open_slots
@@ -73,6 +74,7 @@ class Engine(
     ElsewhereOperations,
     GrantOperations,
     IntegrityOperations,
+    RootSlotOperations,
 ):
     """All operations of a KMS in one directory. Used from one thread at a time, and not carried over a fork.
 
@@ -89,6 +91,7 @@ class Engine(
         *,
         clock: Callable[[], float],
         users: UserDirectory,
+        opened_by: bytes,
     ) -> None:
         account = Account(row.partition, row.region, row.account)
         trail = AuditTrail(home / AUDIT_DIRECTORY, store, root_key, row.store_id, clock)
@@ -98,6 +101,7 @@ class Engine(
         self._row = row
         self._root_key = root_key
         self._store_id = row.store_id
+        self._opened_by = opened_by
         self._is_closed = False
 
     @classmethod
@@ -117,8 +121,8 @@ class Engine(
         database = SqliteStore.open(home / DATABASE)
         try:
             store_id, slots = read_slots(database)
-            root_key = open_slots(slots, store_id, unlock)
-            return cls._open(home, database, store_id, root_key, clock, users or HostUsers())
+            root_key, slot = open_slots(slots, store_id, unlock)
+            return cls._open(home, database, store_id, root_key, clock, users or HostUsers(), slot.slot_id)
         except BaseException:
             database.close()
             raise
@@ -132,6 +136,7 @@ class Engine(
         root_key: Secret,
         clock: Callable[[], float],
         users: UserDirectory,
+        opened_by: bytes,
     ) -> Self:
         try:
             store = open_sealed(database, root_key, store_id)
@@ -139,7 +144,7 @@ class Engine(
             if row is None or row.store_id != store_id:
                 raise IntegrityError("table store of the KMS's store: its row is not authentic")
             store.find(ROOT_SLOTS)  # all of them must be authentic, not only the one that opened
-            return cls(home, database, store, row, root_key, clock=clock, users=users)
+            return cls(home, database, store, row, root_key, clock=clock, users=users, opened_by=opened_by)
         except BaseException:
             root_key.wipe()
             raise
@@ -151,7 +156,7 @@ class Engine(
         database = SqliteStore.open(self._home / DATABASE)
         try:
             root_key = Secret(self._root_key.expose())
-            return self._open(self._home, database, self.store_id, root_key, self._clock, self._users)
+            return self._open(self._home, database, self.store_id, root_key, self._clock, self._users, self._opened_by)
         except BaseException:
             database.close()
             raise
@@ -170,6 +175,11 @@ class Engine(
     def account(self) -> Account:
         """Partition, region and account id, and the ARNs that follow from them."""
         return self._account
+
+    @property
+    def opened_by(self) -> bytes:
+        """The id of the root-key slot that this engine was opened by."""
+        return self._opened_by
 
     def key_arn_of_blob(self, blob: bytes) -> str:
         """The ARN of the key that `blob` says it is under, whether there is such a key or not. FormatError if it is no

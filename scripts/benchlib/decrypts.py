@@ -123,7 +123,7 @@ def fill(home: Path, keys: int, grants: int) -> None:
     """Puts keys and grants on them into the store, some thousand at a time."""
     database = SqliteStore.open(home / DATABASE)
     store_id, slots = read_slots(database)
-    root_key = open_slots(slots, store_id, KeyFileUnlock(home / KEY_FILE_NAME))
+    root_key, _ = open_slots(slots, store_id, KeyFileUnlock(home / KEY_FILE_NAME))
     store, keyring = open_sealed(database, root_key, store_id), Keyring(root_key, store_id)
     account = store.get(STORE, 1)
     assert account is not None

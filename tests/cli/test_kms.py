@@ -20,7 +20,7 @@ def test_a_kms_is_made_and_its_owner_told_what_to_keep(envfs: CommandLine, home:
     assert answer.code == 0
     assert re.fullmatch(
         rf"kms home  {home}\nkms id    [0-9a-f]{{32}}\nroot key  {home}/root.key\n"
-        rf"Keep a copy of {home} in another place: without it, what it encrypts is lost.\n",
+        rf"Without {home} what it encrypts is lost: keep backups in another place \(envfs kms backup\).\n",
         answer.out,
     )
     assert stat.S_IMODE(home.stat().st_mode) == 0o700

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 import termios
@@ -50,10 +51,12 @@ def test_a_new_passphrase_is_asked_for_twice_and_never_shown(tmp_path: Path) -> 
     code, shown = talk(tmp_path / "kms", "kms", "init", "--root-key", "passphrase", answers=answers)
     assert code == 0
     assert "correct horse" not in shown
-    code, shown = talk(tmp_path / "kms", "key", "list", answers={"Passphrase of the KMS: ": "correct horse"})
+    code, shown = talk(
+        tmp_path / "kms", "key", "list", answers={"Passphrase or recovery key of the KMS: ": "correct horse"}
+    )
     assert code == 0
     assert "there are no keys" in shown
-    code, shown = talk(tmp_path / "kms", "key", "list", answers={"Passphrase of the KMS: ": "wrong"})
+    code, shown = talk(tmp_path / "kms", "key", "list", answers={"Passphrase or recovery key of the KMS: ": "wrong"})
     assert code == 3
     assert "the passphrase is wrong" in shown
 
@@ -88,3 +91,19 @@ def test_without_a_terminal_it_says_what_else_there_is(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "no terminal" in done.stderr
     assert "--passphrase-file" in done.stderr
+
+
+def test_a_recovery_key_is_shown_once_and_opens_the_kms_when_the_key_file_is_gone(tmp_path: Path) -> None:
+    home = tmp_path / "kms"
+    code, shown = talk(home, "kms", "init", answers={})
+    assert code == 0
+    found = re.search(r"Recovery key:  ([0-9A-Z-]{47})\r\n", shown)
+    assert found is not None
+    (home / "root.key").unlink()
+    code, shown = talk(home, "kms", "slot", "list", answers={"Recovery key of the KMS: ": found[1].lower()})
+    assert code == 0
+    assert found[1] not in shown.upper()
+    typo = found[1][:1].translate(str.maketrans("0123456789ABCDEFGHJKMNPQRSTVWXYZ", "123456789ABCDEFGHJKMNPQRSTVWXYZ0"))
+    code, shown = talk(home, "kms", "whoami", answers={"Recovery key of the KMS: ": typo + found[1][1:]})
+    assert code == 3
+    assert "mistyped in group 1 of 8" in shown
