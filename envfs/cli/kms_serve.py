@@ -11,7 +11,7 @@ from envfs.cli.arguments import PATH
 from envfs.cli.output import examples, json_option, print_json
 from envfs.cli.passphrase import passphrase_file_option
 from envfs.cli.session import unlock_for
-from envfs.service import kms_server, log
+from envfs.service import kms_server, log, notify
 from envfs.service.config import home_directory
 from envfs.service.kms_server import ServeRequest, parse_address
 
@@ -37,6 +37,7 @@ def serve(
     log.to_stderr()
 
     def report(places: dict[str, Any]) -> None:
+        notify.ready()
         if as_json:
             print_json(places)
         else:

@@ -34,6 +34,7 @@ COMMANDS = {
     "decrypt": Lazy("envfs.cli.lower_content", "decrypt", "Decrypt LOWERFILE to F, without a mount."),
     "fsck": Lazy("envfs.cli.fsck", "fsck", "Check the volume in LOWER, and repair it."),
     "explain": Lazy("envfs.cli.explain", "explain", "Say whether a user may open PATH, and which statement decides."),
+    "completion": Lazy("envfs.cli.completion", "completion", "Print the script that completes command lines in SHELL."),
 }
 
 _EXAMPLE = examples(

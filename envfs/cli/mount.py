@@ -10,7 +10,7 @@ import click
 from envfs.cli.arguments import PATH
 from envfs.cli.output import examples
 from envfs.cli.session import unlock_for
-from envfs.service import log
+from envfs.service import log, notify
 from envfs.service.config import home_directory, parse_mount_options
 from envfs.service.mount import mount_in_background, prepare, run
 
@@ -76,4 +76,5 @@ def mount_volume(
 
 
 def _announce(_: dict[str, Any]) -> None:
-    """The mount is usable; a command that succeeds says nothing, as mount(8)."""
+    """The mount is usable; a command that succeeds says nothing, as mount(8), but to systemd."""
+    notify.ready()

@@ -79,8 +79,17 @@ def test_install_system_is_harmless_twice_and_takes_back_only_its_own(directory:
     for path in files:
         helped = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=TIMEOUT, check=False)
         assert helped.returncode == 0, helped.stderr
+    share = prefix / "usr/local/share"
+    units = prefix / "usr/local/lib/systemd/system"
+    for path in (
+        *(units / name for name in ("envfs@.service", "envfs-kms.service")),
+        *(share / "man/man1" / name for name in ("envfs.1", "envfs-mount.1", "envfs-audit-report.1")),
+        *(share / "bash-completion/completions/envfs", share / "fish/vendor_completions.d/envfs.fish"),
+    ):
+        assert path.stat().st_mode & 0o777 == 0o644
+    assert (share / "zsh/site-functions/_envfs").read_text().startswith("#compdef envfs\n")
     assert run_script("install-system", *arguments, "--uninstall").returncode == 0
-    assert not any(path.exists() for path in files)
+    assert not [path for path in prefix.rglob("*") if path.is_file()]
 
     files[0].write_text("#!/bin/sh\necho somebody else's\n")
     done = run_script("install-system", *arguments)
