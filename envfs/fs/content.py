@@ -56,8 +56,10 @@ class Content:
 
     __slots__ = (
         "buffers",
+        "cached_by",
         "codec",
         "cuts",
+        "direct_handles",
         "fd",
         "geometry",
         "handles",
@@ -115,6 +117,8 @@ class Content:
         self.place = place
         self.sealed = slot.sealed_blocks
         self.handles = 0
+        self.direct_handles = 0  # of them, those that go past the page cache
+        self.cached_by = -1  # the uid of who uses the page cache; -1: nobody, or several
         self.writes = 0
         self.cuts = 0  # how often it was made shorter
         # With write-back the time that the kernel knows, and tells us when it changes; None: the lower file's counts.

@@ -25,11 +25,13 @@ from envfs.fs.belonging import Belonging
 from envfs.fs.content import Content
 from envfs.fs.directories import Directories
 from envfs.fs.durability import Unsynced
+from envfs.fs.handles import Handle, Opened
 from envfs.fs.listing import Listing
 from envfs.fs.moving import Mover
 from envfs.fs.nodes import Node, NodeTable
 from envfs.fs.opening import Opener
 from envfs.fs.promises import Promises
+from envfs.fs.revocation import Revocation
 from envfs.fs.state import FsOptions, VolumeState
 from envfs.fs.symlinks import Symlinks
 from envfs.fs.tree import Tree
@@ -44,16 +46,6 @@ __all__ = ["Filesystem", "FsOptions", "Handle"]
 
 
 log = logging.getLogger("envfs.fs")
-
-
-class Handle:
-    """One open(2) of a regular file."""
-
-    __slots__ = ("content", "node")
-
-    def __init__(self, node: Node, content: Content) -> None:
-        self.node = node
-        self.content = content
 
 
 class Filesystem:
@@ -99,6 +91,7 @@ class Filesystem:
         self.mover = Mover(self.state, self.tree, symlinks)
         self.xattrs = Xattrs(self.state)
         self.handles: dict[int, Handle] = {}
+        self.revocation = Revocation(self.state, self.handles)
         self.listings: dict[int, Listing] = {}
         self._next_handle = 1
         self.requests = 0
@@ -111,19 +104,30 @@ class Filesystem:
             self.close()
             raise
 
-    def add_handle(self, node: Node, content: Content) -> int:
-        """A new file handle on a content."""
+    def add_handle(self, node: Node, content: Content, opened: Opened | None = None) -> int:
+        """A new file handle on a content. `opened` None: for nobody whose access could be taken away."""
         content.handles += 1
         if content.writable and self.state.options.writeback:
             content.hold_mtime()
         number = self._next_handle
         self._next_handle += 1
-        self.handles[number] = Handle(node, content)
+        handle = self.handles[number] = Handle(node, content, opened)
+        if opened is not None:
+            if opened.direct:
+                content.direct_handles += 1
+            else:
+                content.cached_by = opened.uid
+            self.revocation.opened(handle)
         return number
 
     def release(self, number: int) -> None:
         """The last close of a file handle."""
         handle = self.handles.pop(number)
+        if handle.is_direct:
+            handle.content.direct_handles -= 1
+        if handle.guard is not None:
+            self.revocation.closed(handle)
+        handle.opened = None
         close_handle(self.state, handle.node, handle.content)
 
     def add_listing(self, node: Node) -> int:

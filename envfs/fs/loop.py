@@ -10,6 +10,7 @@ import pyfuse3
 import trio
 
 from envfs.fs.filesystem import Filesystem, FsOptions
+from envfs.fs.kernel_cache import KernelCache
 from envfs.fs.operations import Operations
 from envfs.fs.waiting import replaced_trio
 
@@ -40,6 +41,7 @@ async def serve(
     try:
         async with replaced_trio(looks=looks), trio.open_nursery() as nursery:
             nursery.start_soon(filesystem.state.promises.keep_for_ever)
+            nursery.start_soon(filesystem.revocation.watch, KernelCache(mountpoint))
             await pyfuse3.main(1, _MOST_TASKS)
             nursery.cancel_scope.cancel()
     finally:

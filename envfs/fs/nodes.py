@@ -26,6 +26,7 @@ from envfs.fs.lower import OPEN_DIRECTORY, OPEN_PATH
 if TYPE_CHECKING:
     from envfs.fs.content import Content
     from envfs.fs.directories import Directory
+    from envfs.fs.handles import Guard
 
 log = logging.getLogger("envfs.fs")
 
@@ -46,6 +47,7 @@ class Node:
         "directory",
         "directory_fd",
         "full_name",
+        "guard",
         "is_directory",
         "is_regular",
         "is_symlink",
@@ -91,6 +93,7 @@ class Node:
         self.directory: Directory | None = None
         self.directory_fd = -1
         self.no_xattrs = False
+        self.guard: Guard | None = None  # while somebody has it open who is not allowed any more
 
     @property
     def is_retired(self) -> bool:

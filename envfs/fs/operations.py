@@ -22,6 +22,7 @@ from envfs.errors import EnvfsError, FormatError, IntegrityError
 from envfs.fs.attributes import Change, change_attributes, close_handle, drop_set_id
 from envfs.fs.errno_table import errno_of
 from envfs.fs.filesystem import Filesystem
+from envfs.fs.handles import Opened
 from envfs.fs.nodes import Node
 from envfs.fs.waiting import give_way
 from envfs.fs.xattrs import SELINUX
@@ -127,6 +128,8 @@ class Operations(pyfuse3.Operations):
         entry.st_mtime_ns = found.st_mtime_ns
         entry.st_ctime_ns = found.st_ctime_ns
         entry.entry_timeout = entry.attr_timeout = self._timeout
+        if node.guard is not None:
+            entry.attr_timeout = 0  # so that the kernel asks before each read(2) and write(2)
         return entry
 
     def _entry(self, node: Node, found: os.stat_result) -> EntryAttributes:
@@ -152,6 +155,8 @@ class Operations(pyfuse3.Operations):
     @inline
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         node = self.filesystem.tree.node(inode)
+        if node.guard is not None:
+            self.filesystem.revocation.check_caller(node, ctx.uid, ctx.pid)
         return self._attributes(node, self.nodes.stat(node))
 
     @inline
@@ -160,6 +165,8 @@ class Operations(pyfuse3.Operations):
     ) -> EntryAttributes:
         node = self.filesystem.tree.node(inode)
         handle = self.filesystem.handles.get(fh) if fh is not None else None
+        if fields.update_size and handle is not None and handle.lost:
+            raise FUSEError(handle.lost)
         change = Change(
             mode=attr.st_mode if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -191,7 +198,8 @@ class Operations(pyfuse3.Operations):
         self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         node, found, content = self.filesystem.tree.create(parent, name, mode, ctx)
-        handle = self.filesystem.add_handle(node, content)
+        opened = Opened(ctx.uid, ctx.gid, ctx.pid, "create", node.path(), bool(flags & _WRITE_FLAGS))
+        handle = self.filesystem.add_handle(node, content, opened)
         return FileInfo(fh=handle), self._entry(node, found)
 
     @inline
@@ -260,8 +268,11 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EROFS)
         node = filesystem.tree.node(inode)
         before = node.object_id
-        content = filesystem.state.opener.open(node, ctx, write=bool(flags & _WRITE_FLAGS))
-        handle = filesystem.add_handle(node, content)
+        write = bool(flags & _WRITE_FLAGS)
+        content = filesystem.state.opener.open(node, ctx, write=write)
+        direct = filesystem.revocation.wants_direct(node, ctx.uid)
+        opened = Opened(ctx.uid, ctx.gid, ctx.pid, "write" if write else "read", node.path(), write, direct)
+        handle = filesystem.add_handle(node, content, opened)
         if flags & os.O_TRUNC:
             try:
                 content.truncate(0)
@@ -272,12 +283,15 @@ class Operations(pyfuse3.Operations):
                 raise
         # Another file id than last time: the lower file was exchanged, and cached pages are the other one's.
         same = before is None or before == node.object_id
-        return FileInfo(fh=handle, keep_cache=same)
+        return FileInfo(fh=handle, keep_cache=same, direct_io=direct)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         self.filesystem.requests += 1
-        content = self.filesystem.handles[fh].content
+        handle = self.filesystem.handles[fh]
+        content = handle.content
         try:
+            if handle.guard is not None:
+                self.filesystem.revocation.check_read(handle)
             return cast("bytes", content.read(off, size, self._nowait))
         except BlockingIOError:
             return await self._read_in_thread(fh, off, size)
@@ -323,6 +337,8 @@ class Operations(pyfuse3.Operations):
         self.filesystem.requests += 1
         handle = self.filesystem.handles[fh]
         try:
+            if handle.guard is not None:
+                self.filesystem.revocation.check_write(handle)
             return handle.content.write(off, buf)
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise self._failed(error, f"write to {handle.node.path()}") from None

@@ -31,6 +31,8 @@ class FsOptions:
     poll: bool | None = None
     writeback: bool = True
     allow_other: bool = False
+    # Each file's pages are one user's; whoever else opens it goes past the page cache. Without write-back.
+    isolate: bool = False
     # Nobody else writes the lower directory, so what the kernel knows stays true; seconds.
     entry_timeout: float = 86400.0
 

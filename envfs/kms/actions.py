@@ -29,7 +29,9 @@ CRYPTOGRAPHIC: Final = frozenset({
 })  # fmt: skip
 
 # What the KMS does by itself: CloudTrail's names of AWS KMS's own events.
-SERVICE_EVENTS: Final = frozenset({"DeleteExpiredKeyMaterial", "DeleteKey", "IntegrityFailure", "RotateKey"})
+SERVICE_EVENTS: Final = frozenset({
+    "DeleteExpiredKeyMaterial", "DeleteKey", "IntegrityFailure", "OpenFileRevoked", "RotateKey",
+})  # fmt: skip
 
 # A policy is checked against these when it is put, because a misspelt Deny would deny nothing.
 PERMISSIONS: Final = frozenset({

@@ -19,12 +19,14 @@ from envfs.kms.policy.decision import Decision
 from envfs.kms.policy.evaluator import evaluate
 from envfs.kms.policy.grants import GrantSet
 from envfs.kms.policy.request import NO_EXTRA, NO_PAIRS, ConditionValue, GrantTerms, Request
-from envfs.kms.schema import BACKING_KEYS, PINS
+from envfs.kms.schema import ACCESS_KEYS, AUDIT_CHAINS, BACKING_KEYS, PINS, ROOT_SLOTS
 from envfs.kms.sealed_store import SealedStore, Transaction
 from envfs.kms.states import check_state
 
 EVERY_RESOURCE: Final = "*"
 MAX_GRANT_TOKENS: Final = 10
+# Tables on which no decision depends; all others do, so that a new one is not forgotten here.
+_DECIDE_NOTHING: Final = frozenset({AUDIT_CHAINS.name, ROOT_SLOTS.name, ACCESS_KEYS.name})
 
 
 class UserDirectory(Protocol):
@@ -56,6 +58,7 @@ class Core:
         self._pins: dict[int, str] | None = None
         self._principal_prefix = account.principal_prefix
         self._grant_tokens = GrantTokens(keyring.mac(Label.GRANT_TOKEN))
+        self._changes = 0
 
     def _refresh(self) -> bool:
         """Every call begins with this: what another process changed counts from now on. True if anything did change."""
@@ -63,6 +66,8 @@ class Core:
         if not tables:
             return False
         self._catalogue.drop(tables)
+        if not tables <= _DECIDE_NOTHING:
+            self._changes += 1
         if BACKING_KEYS.name in tables:
             self._keyring.forget()
         if PINS.name in tables:

@@ -36,6 +36,7 @@ from envfs.kms.operations.pairs import PairOperations
 from envfs.kms.operations.reencryption import ReEncryptOperations
 from envfs.kms.operations.root_slots import RootSlotOperations
 from envfs.kms.operations.signing import SigningOperations
+from envfs.kms.operations.standing import StandingOperations
 from envfs.kms.operations.usage import UsageOperations
 from envfs.kms.rootkey import Unlock, open_slots
 from envfs.kms.schema import ROOT_SLOTS, STORE, RootSlotRow, StoreRow
@@ -75,6 +76,7 @@ class Engine(
     GrantOperations,
     IntegrityOperations,
     RootSlotOperations,
+    StandingOperations,
 ):
     """All operations of a KMS in one directory. Used from one thread at a time, and not carried over a fork.
 

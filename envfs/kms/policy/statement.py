@@ -44,7 +44,7 @@ class Statement:
     """One statement. `actions` None: it names no action, or no resource, and so has no effect."""
 
     __slots__ = ("_actions", "_clauses", "_not_actions", "_not_resources", "_resources", "decision", "is_deny",
-                 "negated_principals", "principals", "ref")  # fmt: skip
+                 "moments", "negated_principals", "principals", "ref")  # fmt: skip
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Statement:
         resources: tuple[tuple[Part, ...], ...],
         not_resources: bool,
         clauses: tuple[Clause, ...],
+        moments: tuple[float, ...] = (),
     ) -> None:
         self.ref = ref
         self.is_deny = ref.effect == "Deny"
@@ -67,6 +68,7 @@ class Statement:
         self._resources = None if _is_everything(resources) and not not_resources else resources
         self._not_resources = not_resources
         self._clauses = clauses
+        self.moments = moments  # at which it may begin or cease to apply; see `envfs.kms.policy.moments`
         reason = Reason.EXPLICIT_DENY if self.is_deny else Reason.KEY_POLICY
         self.decision = Decision(not self.is_deny, reason, (ref,))
 
@@ -115,6 +117,7 @@ class Policy:
 
     def __init__(self, statements: Sequence[Statement]) -> None:
         self.statements = tuple(statements)
+        self.moments = tuple(sorted({moment for statement in self.statements for moment in statement.moments}))
         self._by_action: dict[str, tuple[tuple[Statement, ...], tuple[Statement, ...]]] = {}
 
     def about(self, action: str) -> tuple[tuple[Statement, ...], tuple[Statement, ...]]:
