@@ -28,6 +28,7 @@ class Label(enum.Enum):
     FILE_HEADER = "file header"
     FILE_CONTENT = "file content"
     FILE_GENERATIONS = "file generations"
+    PREVIOUS_FILE_KEY = "previous file key"
     FILE_BINDING = "file binding"
     BOUND_FILE = "bound file"
     VOLUME_FILE = "volume file"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 
@@ -37,11 +37,28 @@ def generation_of(sealed_blocks: int) -> int:
     return sealed_blocks >> GENERATION_LOG2
 
 
+class ContentKeys(NamedTuple):
+    """The content keys of a DEK: the first, what later ones come from, and the newest generation that sealed blocks."""
+
+    first: bytes
+    later: bytes
+    generation: int
+
+
+class Resealed(NamedTuple):
+    """Blocks as they are to be written, the indices of those that were sealed anew, and of those that are damaged."""
+
+    cipher: bytearray
+    resealed: list[int]
+    damaged: list[int]
+
+
 class BlockCodec:
     """Seals and opens the blocks of one file.
 
     `random` gives the nonces; it is there for test vectors alone. `later` is the key that the content keys of later
-    generations come from (`header.generations_key`), `generation` the newest that may have sealed a block.
+    generations come from (`header.generations_key`), `generation` the newest that may have sealed a block. `previous`:
+    of the DEK that is being replaced; it opens blocks and seals none.
     """
 
     __slots__ = (
@@ -53,6 +70,7 @@ class BlockCodec:
         "_first_key",
         "_later",
         "_older",
+        "_previous",
         "_random",
         "_suite",
         "generation",
@@ -68,12 +86,14 @@ class BlockCodec:
         *,
         later: bytes = b"",
         generation: int = 0,
+        previous: ContentKeys | None = None,
     ) -> None:
         check_id(file_id, "file id")
         self._suite = suite
         self._first_key = bytes(content_key)
         self._later = later
         self._file_id = file_id
+        self._previous = previous
         self._use(generation)
         self._block_size = geometry.block_size
         self._cipher_block = geometry.cipher_block
@@ -88,10 +108,31 @@ class BlockCodec:
         self.generation = generation
 
     def _key(self, generation: int) -> bytes:
+        return self._derive(self._first_key, self._later, generation)
+
+    def _derive(self, first: bytes, later: bytes, generation: int) -> bytes:
         if not generation:
-            return self._first_key
+            return first
         context = self._file_id + bytes((self._suite,)) + generation.to_bytes(4, "big")
-        return derive(self._later, Label.FILE_CONTENT, context)
+        return derive(later, Label.FILE_CONTENT, context)
+
+    @property
+    def has_previous(self) -> bool:
+        """Whether there may be blocks under a DEK that is being replaced."""
+        return self._previous is not None
+
+    def forget_previous(self) -> None:
+        """No block is under the previous DEK any more."""
+        self._previous = None
+        self._older = []
+
+    def _previous_ciphers(self) -> list[Decrypt]:
+        """Of the previous DEK, the newest first."""
+        if self._previous is None:
+            return []
+        first, later, newest = self._previous
+        keys = (self._derive(first, later, number) for number in range(newest, -1, -1))
+        return [new_cipher(self._suite, key).decrypt_into for key in keys]
 
     def advance(self, generation: int) -> None:
         """From now on blocks are sealed under the content key of this generation; older ones can still be opened.
@@ -104,7 +145,8 @@ class BlockCodec:
         """Whether a block was sealed under an older content key; then its plain bytes are in `out`."""
         if not self._older:
             generations = range(self.generation - 1, -1, -1)
-            self._older = [new_cipher(self._suite, self._key(number)).decrypt_into for number in generations]
+            own = [new_cipher(self._suite, self._key(number)).decrypt_into for number in generations]
+            self._older = own + self._previous_ciphers()
         for decrypt_into in self._older:
             try:
                 decrypt_into(nonce, body, _ASSOCIATED.pack(self._file_id, index), out)
@@ -204,7 +246,8 @@ class BlockCodec:
                 try:
                     decrypt_into(nonce, source[body:end], pack(file_id, index), piece)
                 except InvalidTag:
-                    if self.generation and self._open_older(index, nonce, source[body:end], piece):
+                    has_older = self.generation or self._previous is not None
+                    if has_older and self._open_older(index, nonce, source[body:end], piece):
                         position += block_size
                         index += 1
                         continue
@@ -213,6 +256,34 @@ class BlockCodec:
             position += block_size
             index += 1
         return plain_length
+
+    def reseal(self, first_index: int, cipher: Buffer, hole_start: int = 0, hole_end: int = 0) -> Resealed:
+        """The consecutive blocks in `cipher` with those under the previous DEK sealed anew, for `forget_previous`.
+
+        The others, holes and damaged ones among them, stay as they are.
+        """
+        out = bytearray(cipher)
+        view = memoryview(out)
+        previous = self._previous_ciphers()
+        plain = memoryview(bytearray(self._block_size))
+        resealed: list[int] = []
+        damaged: list[int] = []
+        for number, start in enumerate(range(0, len(out), self._cipher_block)):
+            index, block = first_index + number, view[start : start + self._cipher_block]
+            length = len(block) - OVERHEAD
+            if length <= 0 or (hole_start <= index < hole_end and not block.tobytes().strip(b"\0")):
+                continue
+            nonce, body, associated = block[:NONCE_SIZE], block[NONCE_SIZE:], _ASSOCIATED.pack(self._file_id, index)
+            if _opens(previous, nonce, body, associated, plain[:length]):
+                fresh = self._random(NONCE_SIZE)  # unique because random, as in `seal`
+                block[:NONCE_SIZE] = fresh
+                self._encrypt_into(fresh, plain[:length], associated, body)
+                resealed.append(index)
+            elif not _opens([self._decrypt_into], nonce, body, associated, plain[:length]) and not self._open_older(
+                index, nonce, body, plain[:length]
+            ):
+                damaged.append(index)
+        return Resealed(out, resealed, damaged)
 
     def seal_one(self, index: int, plain: Buffer) -> bytearray:
         """One sealed block of 1 to block-size plain bytes."""
@@ -234,3 +305,14 @@ class BlockCodec:
         out = bytearray(length)
         self.open_into(index, cipher, out, 0, hole_start, hole_end)
         return out
+
+
+def _opens(ciphers: list[Decrypt], nonce: Buffer, body: Buffer, associated: bytes, out: memoryview) -> bool:
+    """Whether one of the keys opens a block; then its plain bytes are in `out`."""
+    for decrypt_into in ciphers:
+        try:
+            decrypt_into(nonce, body, associated, out)
+        except InvalidTag:
+            continue
+        return True
+    return False

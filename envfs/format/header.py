@@ -36,6 +36,8 @@ SLOT_SIZE: Final = 448
 SLOT_OFFSETS: Final = (PLACE_SIZE, PLACE_SIZE + SLOT_SIZE)
 MAC_OFFSET: Final = SLOT_SIZE - mac.MAC_SIZE
 MAX_VARIABLE_SIZE: Final = 344
+#: Bytes of a previous key: generation, wrapped file key, tag (FORMAT.md section 2.4).
+PREVIOUS_KEY_SIZE: Final = 2 + 32 + 16
 
 _FIXED: Final = struct.Struct(">4sHBBQ16sQQQQHHHH")
 _PADDED: Final = struct.Struct(f">{MAC_OFFSET}s")
@@ -52,7 +54,8 @@ class Slot:
     """What a header says. FormatError for values that a slot cannot hold.
 
     `length_bound` counts plain bytes, `sealed_blocks` blocks sealed under the DEK so far (a lower bound), the holes are
-    block indices [hole_start, hole_end), both 0 for none. `blob` is the KMS's, `labels` are encoded pairs.
+    block indices [hole_start, hole_end), both 0 for none. `blob` is the KMS's, `labels` are encoded pairs, `previous` is
+    a previous key (see `envfs.format.file_keys`) or empty.
     """
 
     suite: Suite
@@ -65,6 +68,7 @@ class Slot:
     hole_end: int
     blob: bytes
     labels: bytes = EMPTY_CONTEXT
+    previous: bytes = b""
 
     def __post_init__(self) -> None:
         # One expression for the usual case: every open and every header write comes here.
@@ -77,6 +81,7 @@ class Slot:
             and (0 <= self.hole_start < self.hole_end <= U64_MAX or self.hole_start == self.hole_end == 0)
             and 1 <= len(self.blob) <= MAX_VARIABLE_SIZE - len(self.labels)
             and self.labels == EMPTY_CONTEXT
+            and not self.previous
         ):
             self._check()
 
@@ -92,7 +97,10 @@ class Slot:
             check_range(self.hole_start, 0, self.hole_end - 1, "slot: start of the holes")
         elif self.hole_start:
             raise FormatError("slot: the hole range ends before it starts")
-        check_range(len(self.blob), 1, MAX_VARIABLE_SIZE - len(self.labels), "slot: size of the ciphertext blob")
+        if len(self.previous) not in {0, PREVIOUS_KEY_SIZE}:
+            raise FormatError(f"slot: a previous key of {len(self.previous)} bytes")
+        others = len(self.labels) + len(self.previous)
+        check_range(len(self.blob), 1, MAX_VARIABLE_SIZE - others, "slot: size of the ciphertext blob")
         decode_labels(self.labels)
 
     def changed(self, *, sequence: int, length_bound: int, sealed_blocks: int, hole_start: int, hole_end: int) -> Slot:
@@ -108,6 +116,7 @@ class Slot:
             hole_end,
             self.blob,
             self.labels,
+            self.previous,
         )
 
     def facts(self) -> dict[str, object]:
@@ -121,6 +130,7 @@ class Slot:
             "sealed_blocks": self.sealed_blocks,
             "holes": [self.hole_start, self.hole_end],
             "labels": decode_labels(self.labels),
+            "rekey_unfinished": bool(self.previous),
         }
 
     @classmethod
@@ -130,14 +140,15 @@ class Slot:
         check_length(raw, SLOT_SIZE, "header slot")
         (
             _, _, suite, block_log2, sequence, file_id, length_bound, sealed_blocks,
-            hole_start, hole_end, flags, blob_length, labels_length, reserved,
+            hole_start, hole_end, flags, blob_length, labels_length, previous_length,
         ) = _FIXED.unpack_from(raw)  # fmt: skip
-        if flags or reserved:
+        if flags:
             raise FormatError("slot: reserved bits are set")
         blob_end = _FIXED.size + blob_length
-        end = blob_end + labels_length
+        labels_end = blob_end + labels_length
+        end = labels_end + previous_length
         if end > MAC_OFFSET:
-            raise FormatError(f"slot: blob and labels take more than {MAX_VARIABLE_SIZE} bytes")
+            raise FormatError(f"slot: blob, labels and previous key take more than {MAX_VARIABLE_SIZE} bytes")
         if raw[end:MAC_OFFSET].strip(b"\0"):
             raise FormatError("slot: bytes are left over behind the labels")
         return cls(
@@ -150,16 +161,18 @@ class Slot:
             hole_start,
             hole_end,
             bytes(raw[_FIXED.size : blob_end]),
-            bytes(raw[blob_end:end]),
+            bytes(raw[blob_end:labels_end]),
+            bytes(raw[labels_end:end]),
         )
 
     def seal(self, header_key: Buffer) -> bytes:
         """The 448 bytes of this slot, authenticated under `header_key`."""
         fixed = _FIXED.pack(
             MAGIC, VERSION, self.suite, self.block_log2, self.sequence, self.file_id, self.length_bound,
-            self.sealed_blocks, self.hole_start, self.hole_end, 0, len(self.blob), len(self.labels), 0,
+            self.sealed_blocks, self.hole_start, self.hole_end, 0, len(self.blob), len(self.labels),
+            len(self.previous),
         )  # fmt: skip
-        body = _PADDED.pack(fixed + self.blob + self.labels)
+        body = _PADDED.pack(fixed + self.blob + self.labels + self.previous)
         return body + mac.mac(header_key, body)
 
 

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from envfs.crypto.secret import Secret
 from envfs.errors import AccessDenied, IntegrityError, InvalidCiphertext, KmsError
-from envfs.format.block import BlockCodec, generation_of
+from envfs.format.block import BlockCodec
 from envfs.format.context import decode_labels, encode_context
+from envfs.format.file_keys import block_codec
 from envfs.format.geometry import HEADER_SIZE, Geometry
 from envfs.format.header import (
     HeaderArea,
     ParsedSlot,
     Slot,
-    content_key,
     dek_context,
-    generations_key,
     header_key,
     parse_header_area,
     verify_slot,
@@ -326,14 +325,7 @@ class Opener:
         return self._keys.file_key(dek, is_bound=self._volume.is_bound)
 
     def _codec(self, file_key: Secret, slot: Slot) -> BlockCodec:
-        return BlockCodec(
-            slot.suite,
-            content_key(file_key, slot.file_id, slot.suite),
-            slot.file_id,
-            self.geometry,
-            later=generations_key(file_key, slot.file_id),
-            generation=generation_of(slot.sealed_blocks),
-        )
+        return block_codec(file_key, slot, self.geometry)
 
     # New files
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from envfs.crypto.secret import Secret
 from envfs.errors import EnvfsError, FormatError, IntegrityError, InvalidCiphertext, KmsError
-from envfs.format.block import BlockCodec, generation_of
+from envfs.format.block import BlockCodec
+from envfs.format.file_keys import block_codec
 from envfs.format.geometry import HEADER_SIZE, Geometry
 from envfs.format.header import (
     SLOT_OFFSETS,
@@ -18,8 +19,6 @@ from envfs.format.header import (
     HeaderArea,
     ParsedSlot,
     Slot,
-    content_key,
-    generations_key,
     header_key,
     parse_header_area,
 )
@@ -128,14 +127,7 @@ class FileCheck:
             key = header_key(file_key, slot.file_id)
             if not parsed.verify(key) or slot.block_log2 != self._geometry.block_log2:
                 return None
-            codec = BlockCodec(
-                slot.suite,
-                content_key(file_key, slot.file_id, slot.suite),
-                slot.file_id,
-                self._geometry,
-                later=generations_key(file_key, slot.file_id),
-                generation=generation_of(slot.sealed_blocks),
-            )
+            codec = block_codec(file_key, slot, self._geometry)
         return key, codec
 
     def _tell_bad_slots(
