@@ -54,8 +54,8 @@ class Slot:
     """What a header says. FormatError for values that a slot cannot hold.
 
     `length_bound` counts plain bytes, `sealed_blocks` blocks sealed under the DEK so far (a lower bound), the holes are
-    block indices [hole_start, hole_end), both 0 for none. `blob` is the KMS's, `labels` are encoded pairs, `previous` is
-    a previous key (see `envfs.format.file_keys`) or empty.
+    block indices [hole_start, hole_end), both 0 for none. `blob` is the KMS's, `labels` are encoded pairs, `previous`
+    is a previous key (see `envfs.format.file_keys`) or empty.
     """
 
     suite: Suite

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 
 from envfs.crypto.secret import Secret
 from envfs.errors import AccessDenied, ConfigError, FormatError, IntegrityError, InvalidCiphertext
-from envfs.format.block import BlockCodec, generation_of
+from envfs.format.block import BlockCodec
 from envfs.format.context import decode_labels
 from envfs.format.evidence import Evidence, prove
+from envfs.format.file_keys import block_codec
 from envfs.format.geometry import Geometry
 from envfs.format.header import (
     HeaderArea,
     ParsedSlot,
     Slot,
-    content_key,
     dek_context,
-    generations_key,
     header_key,
     volume_context,
 )
@@ -119,14 +118,7 @@ def _open_slot(parsed: ParsedSlot, file_key: Secret, volume: VolumeFile) -> Seal
         return None
     if slot.block_log2 != volume.block_log2:
         raise IntegrityError("the file has another block size than its volume")
-    codec = BlockCodec(
-        slot.suite,
-        content_key(file_key, slot.file_id, slot.suite),
-        slot.file_id,
-        Geometry(volume.block_size),
-        later=generations_key(file_key, slot.file_id),
-        generation=generation_of(slot.sealed_blocks),
-    )
+    codec = block_codec(file_key, slot, Geometry(volume.block_size))
     return SealedFile(slot, parsed.position, codec)
 
 

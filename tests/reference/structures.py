@@ -120,6 +120,7 @@ class Slot:
     holes: tuple[int, int]
     blob: bytes
     labels: bytes
+    previous: bytes
     raw: bytes
 
     def is_authentic(self, file_key: bytes) -> bool:
@@ -130,17 +131,18 @@ class Slot:
 def parse_slot(raw: bytes) -> Slot:
     start(raw, b"ENVF", "slot")
     exactly(raw, 448, "slot")
-    suite, log2, sequence, file_id, bound, sealed, hole, hole_end, flags, blob_size, label_size, zero = struct.unpack(
-        ">BBQ16sQQQQHHHH", raw[6:72]
+    suite, log2, sequence, file_id, bound, sealed, hole, hole_end, flags, blob_size, label_size, key_size = (
+        struct.unpack(">BBQ16sQQQQHHHH", raw[6:72])
     )
-    end = 72 + blob_size + label_size
+    labels_end = 72 + blob_size + label_size
+    end = labels_end + key_size
     need(suite in SUITES and 12 <= log2 <= 16 and sequence >= 1, FormatError("slot: number out of range"))
     need(hole < hole_end or hole == hole_end == 0, FormatError("slot: hole range"))
-    need(not flags and not zero, FormatError("slot: reserved bits"))
+    need(not flags and key_size in {0, 50}, FormatError("slot: reserved bits, previous key"))
     need(blob_size >= 1 and end <= 416 and not any(raw[end:416]), FormatError("slot: blob and labels"))
-    blob, labels = raw[72 : 72 + blob_size], raw[72 + blob_size : end]
+    blob, labels, previous = raw[72 : 72 + blob_size], raw[72 + blob_size : labels_end], raw[labels_end:end]
     parse_labels(labels)
-    return Slot(suite, 1 << log2, sequence, file_id, bound, sealed, (hole, hole_end), blob, labels, raw)
+    return Slot(suite, 1 << log2, sequence, file_id, bound, sealed, (hole, hole_end), blob, labels, previous, raw)
 
 
 def parse_header_area(raw: bytes) -> list[Slot]:
@@ -177,9 +179,21 @@ def content_key(file_key: bytes, file_id: bytes, suite: int) -> bytes:
 
 
 def content_keys(file_key: bytes, slot: Slot) -> list[bytes]:
-    """Section 2.3: every key that may have sealed a block, the newest first."""
+    """Sections 2.3 and 2.4: every key that may have sealed a block, the newest first."""
+    keys = _generations(file_key, slot, slot.sealed_blocks >> 31)
+    if slot.previous:
+        wrapping = AESGCM(derive(file_key, "previous file key", slot.file_id))
+        number = slot.previous[:2]
+        try:
+            previous = wrapping.decrypt(bytes(12), slot.previous[2:], slot.file_id + number)
+        except InvalidTag:
+            raise IntegrityError("previous key") from None
+        keys += _generations(previous, slot, int.from_bytes(number, "big"))
+    return keys
+
+
+def _generations(file_key: bytes, slot: Slot, newest: int) -> list[bytes]:
     later = derive(file_key, "file generations", slot.file_id)
-    newest = slot.sealed_blocks >> 31
     need(newest < 1024, FormatError("generation"))
     context = slot.file_id + bytes([slot.suite])
     keys = [derive(later, "file content", context + struct.pack(">I", number)) for number in range(newest, 0, -1)]

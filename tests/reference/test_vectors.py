@@ -49,6 +49,7 @@ def _slot(given: Case) -> Case:
         "holes": list(slot.holes),
         "blob": slot.blob.hex(),
         "labels": slot.labels.hex(),
+        "previous": slot.previous.hex(),
     }
 
 

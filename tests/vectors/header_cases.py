@@ -41,6 +41,7 @@ def _fields(slot: Slot) -> Given:
         "holes": [slot.hole_start, slot.hole_end],
         "blob": slot.blob.hex(),
         "labels": slot.labels.hex(),
+        "previous": slot.previous.hex(),
     }
 
 
@@ -73,6 +74,7 @@ def _slot() -> VectorFile:
         "blob of one byte": replace(PLAIN, blob=b"B"),
         "no room left": replace(PLAIN, blob=fixed("large blob", 342)),
         "blob and labels fill the slot": replace(PLAIN, blob=fixed("large blob", 344 - len(labels)), labels=labels),
+        "a previous key": replace(PLAIN, labels=labels, previous=fixed("previous key", 50)),
     }
     cases = [gives(name, _given(slot.seal(KEY)), _fields(slot)) for name, slot in good.items()]
     raw = PLAIN.seal(KEY)
@@ -103,7 +105,8 @@ def _slot() -> VectorFile:
         "no labels": (TRUNCATED, resealed(raw, 68, bytes(2))),
         "labels longer than the slot": (FORMAT_ERROR, resealed(raw, 68, b"\xff\xff")),
         "labels cut": (TRUNCATED, replace_labels(raw, labels[:-1])),
-        "reserved bytes": (FORMAT_ERROR, resealed(raw, 70, b"\x00\x01")),
+        "a previous key of one byte": (FORMAT_ERROR, resealed(raw, 70, b"\x00\x01")),
+        "a previous key longer than the slot": (FORMAT_ERROR, resealed(full, 70, b"\x00\x32")),
         "bytes behind the labels": (FORMAT_ERROR, resealed(raw, 415, b"\x01")),
         "a reserved label": (
             FORMAT_ERROR,

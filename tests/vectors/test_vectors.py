@@ -78,6 +78,7 @@ def _slot(given: Case) -> Case:
         "holes": [slot.hole_start, slot.hole_end],
         "blob": slot.blob.hex(),
         "labels": slot.labels.hex(),
+        "previous": slot.previous.hex(),
     }
 
 
