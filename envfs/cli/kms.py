@@ -12,6 +12,8 @@ COMMANDS = {
     "change-passphrase": Lazy(
         "envfs.cli.kms_passphrase", "change_passphrase", "Put a new passphrase in place of the present one."
     ),
+    "backup": Lazy("envfs.cli.kms_backup", "backup", "Write the KMS to FILE, encrypted, while it is in use."),
+    "restore": Lazy("envfs.cli.kms_backup", "restore", "Make the KMS in ENVFS_HOME as it was when FILE was written."),
     "serve": Lazy(
         "envfs.cli.kms_serve", "serve", "Serve the KMS to AWS's clients, in the foreground, until it is interrupted."
     ),

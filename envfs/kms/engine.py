@@ -25,6 +25,7 @@ from envfs.kms.migrations import open_sealed
 from envfs.kms.operations.access_keys import AccessKeyOperations
 from envfs.kms.operations.agreement import AgreementOperations
 from envfs.kms.operations.audits import AuditOperations
+from envfs.kms.operations.backups import BackupOperations
 from envfs.kms.operations.elsewhere import ElsewhereOperations
 from envfs.kms.operations.grants import GrantOperations
 from envfs.kms.operations.imports import ImportOperations
@@ -34,7 +35,6 @@ from envfs.kms.operations.macs import MacOperations
 from envfs.kms.operations.maintenance import MaintenanceOperations
 from envfs.kms.operations.pairs import PairOperations
 from envfs.kms.operations.reencryption import ReEncryptOperations
-from envfs.kms.operations.root_slots import RootSlotOperations
 from envfs.kms.operations.signing import SigningOperations
 from envfs.kms.operations.standing import StandingOperations
 from envfs.kms.operations.usage import UsageOperations
@@ -75,7 +75,7 @@ class Engine(
     ElsewhereOperations,
     GrantOperations,
     IntegrityOperations,
-    RootSlotOperations,
+    BackupOperations,
     StandingOperations,
 ):
     """All operations of a KMS in one directory. Used from one thread at a time, and not carried over a fork.
@@ -125,6 +125,16 @@ class Engine(
             store_id, slots = read_slots(database)
             root_key, slot = open_slots(slots, store_id, unlock)
             return cls._open(home, database, store_id, root_key, clock, users or HostUsers(), slot.slot_id)
+        except BaseException:
+            database.close()
+            raise
+
+    @classmethod
+    def open_with_root_key(cls, home: Path, store_id: bytes, root_key: Secret) -> Self:
+        """The KMS in `home` by its root key, which is wiped at the end: for a backup, whose slots have been opened."""
+        database = SqliteStore.open(home / DATABASE)
+        try:
+            return cls._open(home, database, store_id, root_key, time.time, HostUsers(), b"")
         except BaseException:
             database.close()
             raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -81,6 +81,13 @@ def _typed(table: Table[Any], rows: list[tuple[Value, ...]]) -> list[tuple[Value
             f"table {table.name} of the KMS's store: a value has the wrong type", hint="restore the KMS from a backup"
         )
     return rows
+
+
+def snapshot_rows(snapshot: bytes, table: Table[Any], *columns: str) -> list[tuple[Any, ...]]:
+    """These columns of all rows of a table in what `SqliteStore.snapshot` gave."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.deserialize(snapshot)
+        return connection.execute(f"SELECT {', '.join(columns)} FROM {table.name}").fetchall()  # noqa: S608
 
 
 class SqliteStore:
@@ -237,6 +244,17 @@ class SqliteStore:
     def set_schema_version(self, version: int) -> None:
         with _database_errors(self._path):
             self._execute(f"PRAGMA user_version = {version:d}")
+
+    def snapshot(self) -> tuple[bytes, int]:
+        """A database file with the state of this moment, in which there is nothing else: no free pages, no log. And
+        the generation of that state. Neither readers nor writers wait for it.
+        """
+        with _database_errors(self._path), closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+            self._connection.backup(copy)  # https://www.sqlite.org/backup.html
+            # What was deleted, and may still stand in free space of the pages that were copied, is no part of a backup.
+            copy.execute("VACUUM")
+            (generation,) = copy.execute("SELECT generation FROM state").fetchone()
+            return copy.serialize(), int(generation)
 
     def note_erasure(self) -> None:
         # A file, since nothing within the database could be changed by the erasure without the root key.

@@ -35,7 +35,25 @@ ALL = list(commands(envfs))
 def test_the_contract_names_and_flags_are_there() -> None:
     found = {" ".join(path): {flag for parameter in command.params for flag in parameter.opts} for path, command in ALL}
     contract = {
-        "kms init": {"--root-key", "--passphrase-file", "--partition", "--region", "--account"},
+        "kms init": {
+            "--recovery-key-file",
+            "--no-recovery-key",
+            "--root-key",
+            "--passphrase-file",
+            "--partition",
+            "--region",
+            "--account",
+        },
+        "kms slot list": {"--json"},
+        "kms slot remove": {"--yes"},
+        "kms slot add keyfile": set(),
+        "kms slot add passphrase": {"--new-passphrase-file"},
+        "kms slot add recovery": {"--recovery-key-file"},
+        "kms slot add systemd-creds": {"--with-key", "--credential-file"},
+        "kms slot add aws-kms": {"--region", "--endpoint-url"},
+        "kms change-passphrase": {"--slot", "--new-passphrase-file"},
+        "kms backup": {"--backup-passphrase-file", "--with-key-file", "--json"},
+        "kms restore": {"--check", "--key-file", "--json"},
         "kms whoami": {"--json"},
         "kms verify": {"--json"},
         "kms encrypt": {"--context", "-o", "--algorithm", "--base64", "--dry-run", "--json"},

@@ -32,6 +32,14 @@ class AuditOperations(Core):
         self._refresh()
         return verify_trail(self._home / AUDIT_DIRECTORY, self._store, self._root_key, self._store_id, since)
 
+    def verify_everything(self) -> tuple[int, int, list[str]]:
+        """Chains, records, and what is wrong with the store or the trail: nothing is recorded, and nobody's permission
+        asked. For who has just restored a KMS.
+        """
+        problems = self._store.verify_all()
+        trail = self.verify_audit()
+        return trail.chains, trail.records, [*problems, *trail.problems]
+
     def check_audit(
         self, principal: Principal, facts: RequestFacts = NO_FACTS, *, checkpoint: str | None = None
     ) -> Verification:
