@@ -40,6 +40,8 @@ def mount(lower: Path, mountpoint: Path, options: tuple[str, ...], *, foreground
       allow_other           other users may enter (the default when root mounts; others
                             need user_allow_other in /etc/fuse.conf); noallow_other
       nowriteback           writes go through to LOWER at once
+      nojournal             a power failure may tear a block that is being written over: such
+                            writes then never wait for the disk
       poll, nopoll          look for the next request for a moment before sleeping
                             (default: with two cores or more)
       idle=TIME             unmount when nothing was open and nobody asked anything for so long:

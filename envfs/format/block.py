@@ -155,10 +155,13 @@ class BlockCodec:
             return True
         return False
 
-    def seal(self, first_index: int, plain: Buffer, out: bytearray | None = None) -> bytearray:
+    def seal(
+        self, first_index: int, plain: Buffer, out: bytearray | None = None, nonces: bytes | None = None
+    ) -> bytearray:
         """The sealed blocks of `plain`, which begins at block `first_index`; only its last block may be short.
 
         With `out`, they are written to its beginning and it is returned; it may be longer than needed, not shorter.
+        `nonces`, one behind the other, were made by `new_nonces`, and are used here and nowhere else.
         """
         plain_length = len(plain)
         block_size = self._block_size
@@ -170,7 +173,10 @@ class BlockCodec:
             raise ValueError(f"an output of {len(out)} bytes for {sealed_length}")
         # Unique because random: 96 bits from getrandom(2) for each block, at most 2^32 blocks under this key. Sealing a
         # block again takes a new nonce too, so nothing depends on knowing what was written before a crash.
-        nonces = self._random(NONCE_SIZE * count)
+        if nonces is None:
+            nonces = self._random(NONCE_SIZE * count)
+        elif len(nonces) != NONCE_SIZE * count:
+            raise ValueError(f"{len(nonces)} bytes of nonces for {count} blocks")
         encrypt_into, file_id, pack = self._encrypt_into, self._file_id, _ASSOCIATED.pack
         source, target = memoryview(plain), memoryview(out)
         position = nonce_position = 0
@@ -186,6 +192,10 @@ class BlockCodec:
             position = end
             index += 1
         return out
+
+    def new_nonces(self, count: int) -> bytes:
+        """Nonces for `seal`, made beforehand: random ones, as it would make itself. Each seals one block at most."""
+        return self._random(NONCE_SIZE * count)
 
     def open(self, first_index: int, cipher: Buffer, hole_start: int = 0, hole_end: int = 0) -> bytearray:
         """The plain bytes of the consecutive blocks in `cipher`, the first of which is `first_index`.

@@ -26,6 +26,7 @@ from envfs.format.header import SLOT_SIZE, Slot
 from envfs.format.place import PLACE_SIZE
 from envfs.format.undo import PATH_MAX, TAIL_SIZE, UndoHead
 from envfs.fs.lower import NO_SPACE, write_all, write_through
+from envfs.fs.protection import Protection, is_for_want_of_room
 from envfs.fs.undo import PIECE, Undo
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Content:
         "ordered",
         "place",
         "position",
+        "protection",
         "readers",
         "sealed",
         "size",
@@ -123,6 +125,7 @@ class Content:
         self.cuts = 0  # how often it was made shorter
         # With write-back the time that the kernel knows, and tells us when it changes; None: the lower file's counts.
         self.mtime_ns: int | None = None
+        self.protection = Protection(self, undo.journal) if undo.journal is not None else None
         self.has_older_slot = False  # whether the slot that is not in force promises something else
 
     # Reading
@@ -174,7 +177,7 @@ class Content:
         """The lower file ends too early."""
         return IntegrityError(f"the lower file ends at byte {at}, before its blocks do", block=None)
 
-    def _existing(self, first: int, end: int) -> bytes:
+    def existing(self, first: int, end: int) -> bytes:
         """The sealed bytes of blocks `first` to `end` (exclusive), as far as the file has them."""
         start = self.geometry.block_offset(first)
         count = min(self.geometry.block_offset(end), self.geometry.cipher_size(self.size)) - start
@@ -201,7 +204,7 @@ class Content:
         if offset > self.size:
             self._grow(offset)
         first, last_end = self.geometry.blocks(offset, len(data))
-        old = self._existing(first, last_end) if first * self.geometry.block_size < self.size else b""
+        old = self.existing(first, last_end) if first * self.geometry.block_size < self.size else b""
         plain = self._merge(first, last_end, offset, data, old) if old else data
         self._replace(first, plain, old, max(self.size, end))
         return len(data)
@@ -230,10 +233,17 @@ class Content:
     def _replace(self, first: int, plain: bytes | bytearray, old: bytes, new_size: int) -> None:
         """Seal `plain` into the blocks from `first` on, which are `old` where they exist; the file gets `new_size`."""
         blocks = self.geometry.block_count(len(plain))
+        try:
+            nonces = self._protect(first, first + blocks, new_size) if old else None
+        except OSError as error:
+            if error.errno not in NO_SPACE or len(plain) <= self._piece:
+                raise
+            self._replace_in_pieces(first, plain, old, new_size)
+            return
         self._count_sealed(blocks)
         count = len(plain) + blocks * OVERHEAD
         out = self.buffers.cipher if count <= len(self.buffers.cipher) else bytearray(count)
-        self.codec.seal(first, plain, out)
+        self.codec.seal(first, plain, out, nonces)
         view = memoryview(out)[:count]
         self.writes += 1
         if self.position < 0:
@@ -242,6 +252,7 @@ class Content:
                     self._record_undo(0, view, b"", new_size, cuts=False)
                 self._write_with_header(view)
                 self.size = new_size
+                self._written(0, blocks)
                 return
             self.write_first_header()
         try:
@@ -260,6 +271,27 @@ class Content:
             self._put_back(offset, old)
             raise
         self.size = new_size
+        self._written(first, first + blocks)
+
+    def _protect(self, first: int, end: int, new_size: int) -> bytes | None:
+        """The nonces to seal blocks with, once the journal has on the disk what they are now; None: any will do.
+
+        Raises OSError, ENOSPC if there is no room in the journal for so many at once. Where there is none for a piece,
+        new content counts for more than what a power failure in the next seconds may do to the old.
+        """
+        if self.protection is None:
+            return None
+        try:
+            return self.protection.nonces(first, end, new_size)
+        except OSError as error:
+            if not is_for_want_of_room(error) or (end - first) * self.geometry.block_size > self._piece:
+                raise
+            log.warning("%s is written over without a record in the journal: %s", self.node.path(), error)
+            return None
+
+    def _written(self, first: int, end: int) -> None:
+        if self.protection is not None:
+            self.protection.written(first, end)
 
     @property
     def _piece(self) -> int:
@@ -358,9 +390,10 @@ class Content:
         self.cuts += 1
         index, rest = divmod(size, self.geometry.block_size)
         if rest:
-            old = self._existing(index, index + 1)
+            old = self.existing(index, index + 1)
+            nonces = self._protect(index, index + 1, size)
             self._count_sealed(1)
-            sealed = self.codec.seal(index, self._open_blocks(index, old)[:rest])
+            sealed = self.codec.seal(index, self._open_blocks(index, old)[:rest], None, nonces)
             self._record_undo(index, memoryview(sealed), old, size, cuts=True)
             try:
                 write_all(self.fd, sealed, self.geometry.block_offset(index))
@@ -372,6 +405,7 @@ class Content:
             self.undo.clear()
             os.ftruncate(self.fd, self.geometry.cipher_size(size))
         self.size = size
+        self._cut()
         if not size and self.slot.hole_end:
             self.write_slot(length_bound=0, holes=(0, 0))
 
@@ -388,10 +422,15 @@ class Content:
         first = self._next_slot(self.slot.sequence + 1, 0, (0, 0))
         self.slot = self._next_slot(self.slot.sequence + 2, 0, (0, 0))
         self.size, self.position = 0, -1
+        self._cut()
         with contextlib.suppress(OSError):  # no space: then it is written together with the first block
             slots = first.seal(self.header_key) + self.slot.seal(self.header_key)
             write_all(self.fd, self.place + slots, 0)
             self.position, self.has_older_slot = 1, False
+
+    def _cut(self) -> None:
+        if self.protection is not None:
+            self.protection.cut(self.geometry.block_count(self.size))
 
     def _order_header(self) -> None:
         """What the header says now must be on the disk before what comes next."""
@@ -403,7 +442,7 @@ class Content:
         index, rest = divmod(self.size, block_size)
         if rest:
             keep = min(size, (index + 1) * block_size)
-            old = self._existing(index, index + 1)
+            old = self.existing(index, index + 1)
             plain = self._open_blocks(index, old)
             plain.extend(bytes(keep - self.size))
             self._replace(index, plain, old, keep)
@@ -421,6 +460,7 @@ class Content:
             self._order_header()
         self.writes += 1
         os.ftruncate(self.fd, self.geometry.cipher_size(size))
+        self._written(self.geometry.block_count(self.size), self.geometry.block_count(size))
         self.size = size
 
     # The header
@@ -513,6 +553,8 @@ class Content:
         """
         if not self.writable:
             return
+        if self.protection is not None:
+            self.protection.is_on_disk()
         if self.position < 0:
             self.write_first_header()
             return

@@ -18,7 +18,7 @@ from envfs.format.header import HeaderArea, dek_context, parse_header_area
 from envfs.format.place import Kind
 from envfs.format.volume import VolumeFile
 from envfs.format.volume_keys import VolumeKeys
-from envfs.fs import lower, raised_mode
+from envfs.fs import lower, raised_mode, recovery
 from envfs.fs.alarms import Alarms
 from envfs.fs.attributes import close_handle
 from envfs.fs.belonging import Belonging
@@ -65,7 +65,9 @@ class Filesystem:
         nodes = NodeTable(root_fd, most_descriptors=max(16, min(4096, most_files // 4)))
         never_blocks = lower.never_blocks(root_fd)
         directories = Directories(nodes, keys, volume, in_memory=never_blocks)
-        self._undo = undo = Undo(root_fd, keys.undo)
+        self._undo = undo = Undo(
+            root_fd, keys.undo, has_journal=options.journal and not (never_blocks or options.read_only)
+        )
         self._alarms = Alarms(partial(engine.record_integrity_failure, volume.volume_id))
         nodes.alarm = self._alarms.tell
         opener = Opener(nodes, directories, volume, keys, undo, engine, resolver, ordered=not never_blocks)
@@ -100,6 +102,9 @@ class Filesystem:
             if not options.read_only:
                 raised_mode.restore(root_fd)
                 recover(root_fd, keys.undo)
+                recovery.recover(root_fd, keys.undo, volume.block_log2, undo.boot_id)
+            else:
+                recovery.tell_what_waits(root_fd, keys.undo, volume.block_log2)
         except BaseException:
             self.close()
             raise

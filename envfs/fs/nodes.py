@@ -33,7 +33,7 @@ log = logging.getLogger("envfs.fs")
 ROOT_ID = 1
 _OWN_RANGE = 1 << 63
 # Seconds; the kernel leaves dirty pages alone for longer (5 s to the next flush, 30 s until they are old).
-_FRESH = 4.0
+FRESH = 4.0
 
 
 class Node:
@@ -102,7 +102,7 @@ class Node:
 
     def is_fresh(self) -> bool:
         """Whether it is so new that nothing of it is on the disk, and nobody was told so; to be asked of a file."""
-        return self.made > 0 and time.monotonic() - self.made < _FRESH
+        return self.made > 0 and time.monotonic() - self.made < FRESH
 
     def path(self) -> str:
         """The plain path below the mountpoint, for logs, audit and policies; never used to reach the file."""

@@ -22,8 +22,9 @@ from envfs.errors import EnvfsError, FormatError, IntegrityError
 from envfs.fs.attributes import Change, change_attributes, close_handle, drop_set_id
 from envfs.fs.errno_table import errno_of
 from envfs.fs.filesystem import Filesystem
-from envfs.fs.handles import Opened
+from envfs.fs.handles import Handle, Opened
 from envfs.fs.nodes import Node
+from envfs.fs.protection import Protection
 from envfs.fs.waiting import give_way
 from envfs.fs.xattrs import SELINUX
 
@@ -336,12 +337,31 @@ class Operations(pyfuse3.Operations):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         self.filesystem.requests += 1
         handle = self.filesystem.handles[fh]
+        content = handle.content
         try:
+            protection = content.protection
+            if protection is not None and protection.concerns(off, len(buf)):
+                await self._reserve(handle, protection, off, len(buf))
             if handle.guard is not None:
                 self.filesystem.revocation.check_write(handle)
-            return handle.content.write(off, buf)
+            return content.write(off, buf)
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise self._failed(error, f"write to {handle.node.path()}") from None
+
+    async def _reserve(self, handle: Handle, protection: Protection, off: int, size: int) -> None:
+        """Have the journal say what is about to be written over, beside other requests.
+
+        Whatever goes wrong, the write itself finds out, and does without the others: in smaller pieces, say.
+        """
+        content = handle.content
+        content.handles += 1
+        give_way()
+        try:
+            await protection.reserve(off, size)
+        except OSError as error:
+            log.debug("not reserved: %s", error)
+        finally:
+            close_handle(self.filesystem.state, handle.node, content)
 
     async def flush(self, fh: int) -> None:
         # Not needed: what the kernel holds it writes before close(2) returns. ENOSYS makes it stop asking.

@@ -33,6 +33,8 @@ class FsOptions:
     allow_other: bool = False
     # Each file's pages are one user's; whoever else opens it goes past the page cache. Without write-back.
     isolate: bool = False
+    # Whether what may be on the disk goes to the journal before it is written over.
+    journal: bool = True
     # Nobody else writes the lower directory, so what the kernel knows stays true; seconds.
     entry_timeout: float = 86400.0
 

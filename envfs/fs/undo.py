@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Final
 
 from envfs.crypto.mac import Mac
-from envfs.errors import EnvfsError, FormatError
+from envfs.errors import EnvfsError
 from envfs.format.geometry import HEADER_SIZE
 from envfs.format.header import peek_file_id
 from envfs.format.names import RESERVED_PREFIX
 from envfs.format.undo import HEAD_MAX, HEAD_OFFSET, MAGIC, TAIL_SIZE, UndoHead
 from envfs.fs import lower
+from envfs.fs.journal import Journal
+from envfs.fs.own_file import is_ours, is_without_record, open_kept, open_regular
 from envfs.fs.raised_mode import open_writable
 
 log = logging.getLogger("envfs.fs")
@@ -49,14 +51,19 @@ def boot_id() -> bytes:
 
 
 class Undo:
-    """Keeps the record of the write that is under way."""
+    """Keeps the record of the write that is under way.
 
-    def __init__(self, root_fd: int, key: Mac) -> None:
+    `journal`: where what may be on the disk goes before it is written over; None if the volume's is in memory, or
+    nobody wants it.
+    """
+
+    def __init__(self, root_fd: int, key: Mac, *, has_journal: bool = False) -> None:
         self._root_fd = root_fd
         self._key = key
         self._fd = -1
         self._is_refused = False
         self.boot_id = boot_id()
+        self.journal = Journal(root_fd, key, self.boot_id) if has_journal else None
 
     def begin(self, head: UndoHead, old: bytes) -> None:
         """To be called right before the write. Raises OSError if the record cannot be kept: then do not write."""
@@ -76,7 +83,7 @@ class Undo:
         """Whether there is a record at all: an ordinary user may have forbidden himself to write in the root."""
         if self._is_refused:
             return False
-        self._fd = _open_kept(self._root_fd)
+        self._fd = open_kept(self._root_fd, UNDO_FILE)
         if self._fd < 0:
             with contextlib.suppress(PermissionError):
                 lower.unlink_if_there(self._root_fd, UNDO_FILE)
@@ -93,6 +100,8 @@ class Undo:
 
     def close(self) -> None:
         """At the end of a mount: every write has come to its end."""
+        if self.journal is not None:
+            self.journal.close()
         if self._fd >= 0:
             _retire(self._root_fd, self._fd)
             os.close(self._fd)
@@ -108,27 +117,10 @@ def _reserve(fd: int, before: int) -> bool:
     return True
 
 
-def _is_ours(found: os.stat_result) -> bool:
-    """Whether it may be written to: not what a stranger has put there, a link to some file of root's, say."""
-    return stat_module.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
-
-
-def _open_kept(root_fd: int) -> int:
-    """The undo file of an earlier mount, for writing; -1 if there is none that could be used."""
-    try:
-        fd = os.open(UNDO_FILE, lower.OPEN_WRITE, dir_fd=root_fd)
-    except OSError:
-        return -1
-    if _is_ours(os.fstat(fd)):
-        return fd
-    os.close(fd)
-    return -1
-
-
 def _retire(root_fd: int, fd: int) -> None:
     """The record means nothing any more. Keep the file and a little of its space, or remove it if that cannot be."""
     try:
-        if _is_ours(os.fstat(fd)):
+        if is_ours(os.fstat(fd)):
             os.pwrite(fd, bytes(len(MAGIC)), HEAD_OFFSET)
             os.ftruncate(fd, HEAD_OFFSET + _RESERVED_AFTER)
             lower.punch_hole(fd, 0, HEAD_OFFSET - _KEPT_BEFORE)
@@ -140,41 +132,59 @@ def _retire(root_fd: int, fd: int) -> None:
 
 def is_retired(root_fd: int) -> bool:
     """Whether the undo file holds no record, as after an orderly unmount. Raises OSError."""
-    fd = os.open(UNDO_FILE, lower.OPEN_READ, dir_fd=root_fd)
-    try:
-        return stat_module.S_ISREG(os.fstat(fd).st_mode) and not os.pread(fd, len(MAGIC), HEAD_OFFSET).strip(b"\0")
-    finally:
-        os.close(fd)
+    return is_without_record(root_fd, UNDO_FILE, len(MAGIC), HEAD_OFFSET)
 
 
 def recover(root_fd: int, key: Mac) -> None:
     """At mount: put back what a killed daemon had half overwritten. Raises OSError if that fails; nothing is lost."""
-    try:
-        record_fd = os.open(UNDO_FILE, lower.OPEN_READ, dir_fd=root_fd)
-    except FileNotFoundError:
+    if not _is_there(root_fd):
         return
     try:
-        if not stat_module.S_ISREG(os.fstat(record_fd).st_mode):
-            raise FormatError("something else stands where the undo record should")
-        raw = os.pread(record_fd, HEAD_MAX, HEAD_OFFSET)
-        if raw and not raw[: len(MAGIC)].strip(b"\0") and _is_ours(os.fstat(record_fd)):
-            return  # kept from the last mount
-        head = UndoHead.parse(raw, key)
-        old = os.pread(record_fd, head.old_length, HEAD_OFFSET - head.old_length)
-        if head.boot_id == boot_id() and len(old) == head.old_length:
-            _put_back(root_fd, head, old)
+        found = _read(root_fd, key)
+        if found is not None:
+            _put_back(root_fd, *found)
     except EnvfsError:
         log.info("the undo record is empty or was never completed: nothing to put back")
     except (FileNotFoundError, NotADirectoryError):
         log.info("the file of the undo record is gone: nothing to put back")
-    finally:
-        os.close(record_fd)
-    kept = _open_kept(root_fd)
+    kept = open_kept(root_fd, UNDO_FILE)
     if kept < 0:
         lower.unlink_if_there(root_fd, UNDO_FILE)
         return
     _retire(root_fd, kept)
     os.close(kept)
+
+
+def _is_there(root_fd: int) -> bool:
+    """Whether something stands there that is not what was kept from the last mount. Raises OSError."""
+    try:
+        kept = is_retired(root_fd)
+    except FileNotFoundError:
+        return False
+    fd = open_kept(root_fd, UNDO_FILE)
+    if fd >= 0:
+        os.close(fd)
+    return fd < 0 or not kept
+
+
+def _read(root_fd: int, key: Mac) -> tuple[UndoHead, bytes] | None:
+    """The record, if it is of this boot; EnvfsError if there is no whole one. Raises OSError."""
+    fd = open_regular(root_fd, UNDO_FILE)
+    try:
+        head = UndoHead.parse(os.pread(fd, HEAD_MAX, HEAD_OFFSET), key)
+        old = os.pread(fd, head.old_length, HEAD_OFFSET - head.old_length)
+    finally:
+        os.close(fd)
+    return (head, old) if head.boot_id == boot_id() and len(old) == head.old_length else None
+
+
+def waiting(root_fd: int, key: Mac) -> UndoHead | None:
+    """The write that the next mount would take back, as far as its record says. Raises OSError."""
+    try:
+        found = _read(root_fd, key)
+    except (EnvfsError, FileNotFoundError):
+        return None
+    return found[0] if found is not None else None
 
 
 def _put_back(root_fd: int, head: UndoHead, old: bytes) -> None:

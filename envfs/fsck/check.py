@@ -13,9 +13,9 @@ import stat as stat_module
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from envfs.format.geometry import Geometry
@@ -46,12 +46,16 @@ _TO_PUT_ASIDE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What is asked of a check. `live`: the volume is mounted for writing meanwhile; then nothing can be repaired."""
+    """What is asked of a check. `live`: the volume is mounted for writing meanwhile; then nothing can be repaired.
+
+    `put_back`: blocks, by file id, that the next mount puts back; they are damaged until then.
+    """
 
     read_data: bool = False
     repair: bool = False
     live: bool = False
     threads: int = 2
+    put_back: Mapping[bytes, Collection[int]] = field(default_factory=dict)
 
 
 class Check:
@@ -205,16 +209,19 @@ class Check:
             os.close(file)
 
     def _damaged_blocks(self, file: int, opened: OpenFile, found: list[Finding]) -> None:
-        count = 0
-        shown: list[str] = []
+        put_back = self._wishes.put_back.get(opened.slot.file_id, ())
+        damaged, waiting = _Ranges(), _Ranges()
         for first, end in damaged_blocks(file, opened, self._geometry, self._count):
-            count += end - first
-            if len(shown) < _SHOWN:
-                shown.append(str(first) if end == first + 1 else f"{first} to {end - 1}")
-        if count:
-            which = ", ".join(shown) + (", …" if len(shown) == _SHOWN else "")
-            detail = f"{count} blocks of {self._geometry.block_size} bytes are damaged: {which}"
+            if first + 1 == end and first in put_back:
+                waiting.add(first, end)
+            else:
+                damaged.add(first, end)
+        if damaged.count:
+            detail = f"{damaged.count} blocks of {self._geometry.block_size} bytes are damaged: {damaged}"
             found.append(opened.spot.finding(Problem.BLOCK, detail))
+        if waiting.count:
+            detail = f"{waiting.count} blocks were torn, and the next mount or a repair puts them back: {waiting}"
+            found.append(opened.spot.finding(Problem.BLOCK, detail, Outcome.HARMLESS))
 
     def _count(self, size: int) -> None:
         with self._counting:  # several threads count
@@ -279,3 +286,19 @@ class Check:
             yield fd
         finally:
             os.close(fd)
+
+
+class _Ranges:
+    """Block indices for a message: all counted, the first few named."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._shown: list[str] = []
+
+    def add(self, first: int, end: int) -> None:
+        self.count += end - first
+        if len(self._shown) < _SHOWN:
+            self._shown.append(str(first) if end == first + 1 else f"{first} to {end - 1}")
+
+    def __str__(self) -> str:
+        return ", ".join(self._shown) + (", …" if len(self._shown) == _SHOWN else "")

@@ -24,7 +24,8 @@ from envfs.format.names import (
 from envfs.format.place import PLACE_SIZE, ROOT, Kind, Where, parse_place
 from envfs.format.symlink import is_link_file
 from envfs.format.volume_keys import VolumeKeys
-from envfs.fs import lower
+from envfs.fs import lower, recovery
+from envfs.fs.journal import JOURNAL_FILE
 from envfs.fs.raised_mode import RECORD
 from envfs.fs.undo import UNDO_FILE, is_retired
 from envfs.fsck.findings import Finding, Outcome, Problem, Spot, describe
@@ -34,7 +35,7 @@ ASIDE = RESERVED_PREFIX + b"lost+found"
 
 _LARGEST = 4096
 _OF_THE_ROOT = frozenset((VOLUME_FILE, VOLUME_BACKUP, ASIDE))
-_WHILE_MOUNTED = frozenset((UNDO_FILE, RECORD))
+_WHILE_MOUNTED = frozenset((UNDO_FILE, JOURNAL_FILE, RECORD))
 # In the root of a filesystem of its own stands a directory that fsck(8) of the lower one made.
 _OF_THE_LOWER_FILESYSTEM = b"lost+found"
 
@@ -180,9 +181,9 @@ class DirectoryCheck:
         elif name.startswith(TEMPORARY_PREFIX):
             detail = "something that was being made when a process was killed"
         elif is_root and name in _WHILE_MOUNTED:
-            if name == UNDO_FILE and is_retired(fd):
+            if (name == UNDO_FILE and is_retired(fd)) or (name == JOURNAL_FILE and recovery.is_retired(fd)):
                 return
-            detail = "a mount was killed; the next one looks at it"
+            detail = "a mount has not ended in order; the next one looks at it"
         else:
             detail, outcome = "the name is reserved, and envfs writes no such file", Outcome.FOUND
         if detail and not self._live:  # a running mount makes and removes such files all the time

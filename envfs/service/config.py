@@ -46,6 +46,8 @@ _SWITCHES: dict[str, dict[str, bool]] = {
     "poll": {"poll": True},
     "nopoll": {"poll": False},
     "nowriteback": {"writeback": False},
+    "journal": {"journal": True},
+    "nojournal": {"journal": False},
     "allow_other": {"allow_other": True},
     "noallow_other": {"allow_other": False},
 }
@@ -66,6 +68,7 @@ class MountOptions:
     acl: bool = False
     poll: bool | None = None
     writeback: bool = True
+    journal: bool = True
     allow_other: bool | None = None
     passphrase_file: Path | None = None
     home: Path | None = None

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from envfs.errors import ConfigError, EnvfsError
 from envfs.format.context import decode_labels
+from envfs.format.geometry import HEADER_SIZE, Geometry
 from envfs.format.header import Slot, dek_context
 from envfs.format.names import VOLUME_BACKUP, VOLUME_FILE
 from envfs.format.volume import MAX_VOLUME_FILE_SIZE, VolumeFile
 from envfs.fs import lower as lower_calls
-from envfs.fs import raised_mode, undo
+from envfs.fs import raised_mode, recovery, undo
 from envfs.fsck.check import Check, Wishes
 from envfs.fsck.findings import Finding, Outcome, Problem, Report, Spot, describe
 from envfs.kms.model import RequestFacts
@@ -23,7 +24,7 @@ from envfs.service.keys import VIA_SERVICE
 from envfs.service.volume import OpenVolume, authenticate_volume_file, open_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from envfs.crypto.secret import Secret
     from envfs.kms.engine import Engine
@@ -54,13 +55,29 @@ def check_volume(
             if repair:
                 raised_mode.restore(root_fd)
                 undo.recover(root_fd, opened.keys.undo)
-            wishes = Wishes(read_data=read_data, repair=repair, live=live, threads=threads)
+                recovery.recover(root_fd, opened.keys.undo, opened.file.block_log2, undo.boot_id())
+            waiting = {} if repair or live or not read_data else _waiting(root_fd, opened)
+            wishes = Wishes(read_data=read_data, repair=repair, live=live, threads=threads, put_back=waiting)
             unwrap = _unwrap(engine, principal, opened)
             report = Check(root_fd, opened.file, opened.keys, unwrap, wishes, advance).run()
         finally:
             os.close(root_fd)
     report.findings[:0] = findings
     return report
+
+
+def _waiting(root_fd: int, volume: OpenVolume) -> dict[bytes, Collection[int]]:
+    """The blocks that the next mount puts back, by file id: torn by a power failure, or by the end of a daemon."""
+    found: dict[bytes, Collection[int]] = {}
+    with contextlib.suppress(OSError):
+        found.update(recovery.torn_blocks(root_fd, volume.keys.undo, volume.file.block_log2))
+    with contextlib.suppress(OSError):
+        head = undo.waiting(root_fd, volume.keys.undo)
+        if head is not None:
+            geometry = Geometry(1 << volume.file.block_log2)
+            first = (head.offset - HEADER_SIZE) // geometry.cipher_block
+            found[head.file_id] = range(first, first + -(-(head.end - head.offset) // geometry.cipher_block))
+    return found
 
 
 def measure(lower: Path) -> tuple[int, int]:

@@ -241,6 +241,7 @@ def fs_options(options: MountOptions) -> FsOptions:
         acl=options.acl,
         poll=options.poll,
         writeback=options.writeback,
+        journal=options.journal,
         allow_other=options.others_allowed(os.geteuid()),
     )
 
@@ -269,6 +270,7 @@ def words(options: MountOptions) -> tuple[str, ...]:
         "poll": options.poll is True,
         "nopoll": options.poll is False,
         "nowriteback": not options.writeback,
+        "nojournal": not options.journal,
         "allow_other": options.others_allowed(os.geteuid()),
     }
     chosen = [name for name, on in switches.items() if on]

@@ -280,7 +280,13 @@ class Both:
         """Remove everything; then nothing but the volume's own files may be left below."""
         self._clear(b"", self.model.root)
         self.lab.unmount()
-        left = set(os.listdir(self.lab.lower)) - {"envfs.dir", "envfs.volume", "envfs.volume.backup", "envfs.undo"}
+        left = set(os.listdir(self.lab.lower)) - {
+            "envfs.dir",
+            "envfs.volume",
+            "envfs.volume.backup",
+            "envfs.undo",
+            "envfs.journal",
+        }
         # A refused operation may leave the name file it began with, and a link file: they mean nothing.
         assert not {name for name in left if not name.startswith(("envfs.name.", "envfs.link."))}
         for name in left:

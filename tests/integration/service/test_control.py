@@ -107,7 +107,7 @@ def test_a_file_shows_the_same_in_the_mount_and_in_the_lower_directory(
     (mount.path / "notes.txt").write_bytes(b"x" * 40_000)
     above = as_json(envfs, "file", "show", mount.path / "notes.txt")
     assert (above["path"], above["plain_size"], above["at_its_place"]) == ("/notes.txt", 40_000, True)
-    (name,) = set(os.listdir(mount.lower)) - before - {"envfs.undo"}
+    (name,) = set(os.listdir(mount.lower)) - before - {"envfs.undo", "envfs.journal"}
     below = as_json(envfs, "file", "show", mount.lower / name)
     assert below["volume"] == str(mount.lower)
     assert above["key"].endswith(below["key_id"])
@@ -136,7 +136,7 @@ def test_damaged_headers_in_the_lower_directory_are_told(mounted: Callable[..., 
     before = set(os.listdir(mount.lower))
     (mount.path / "file").write_text("content")
     mount.umount()
-    (name,) = set(os.listdir(mount.lower)) - before - {"envfs.undo"}
+    (name,) = set(os.listdir(mount.lower)) - before - {"envfs.undo", "envfs.journal"}
     raw = (mount.lower / name).read_bytes()
     (mount.lower / name).write_bytes(raw[:128] + bytes(896) + raw[1024:])
     done = envfs("file", "show", mount.lower / name, check=False)

@@ -64,6 +64,7 @@ class Recording:
         self.names: list[tuple[int, Callable[[dict[int, dict[bytes, int]]], None]]] = []
         self.syncs: list[int] = []
         self.moment = 0
+        self.numbers: dict[int, int] = {}  # of what `make` made: inode number → the one that it had when recorded
         self._load(top)
 
     def _load(self, path: Path) -> int:
@@ -187,6 +188,7 @@ class Recording:
             os.symlink(inode.target, os.fsencode(path))
         else:
             path.write_bytes(_Disk(inode, loss).content())
+        self.numbers[os.lstat(path).st_ino] = number
 
 
 class _Disk:
