@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import sqlite3
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,98 @@ def open_import_token(root_key: bytes, store_id: bytes, raw: bytes) -> dict[str,
     }
 
 
+def read_recovery_key(text: str) -> bytes:
+    """Section 9.3: the 20 bytes of a recovery key as it was typed."""
+    text = text.upper().replace("-", "").replace(" ", "").replace("O", "0").replace("I", "1").replace("L", "1")
+    alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    need(len(text) == 40 and all(char in alphabet for char in text), FormatError())
+    bits = ""
+    for group in range(8):
+        *data, check = (alphabet.index(char) for char in text[5 * group : 5 * group + 5])
+        wanted = group + 1
+        for power, value in enumerate(data, start=1):
+            product = value << power
+            for degree in range(9, 4, -1):
+                if product >> degree & 1:
+                    product ^= 0b100101 << degree - 5
+            wanted ^= product
+        need(check == wanted, FormatError(f"group {group + 1}"))
+        bits += "".join(f"{value:05b}" for value in data)
+    return int(bits, 2).to_bytes(20, "big")
+
+
+def recovery_kek(seed: bytes) -> bytes:
+    """Section 9.3."""
+    return hmac.digest(b"envfs/v1/recovery key", seed, "sha256")
+
+
+def open_root_slot(
+    store_id: bytes, slot_id: bytes, kind: str, parameters: bytes, wrapped: bytes, secret: bytes
+) -> bytes:
+    """Section 9.3. `secret`: the passphrase, the 20 bytes of the recovery key, else the KEK."""
+    kek = secret
+    if kind == "passphrase":
+        memory, iterations, lanes = struct.unpack(">III", parameters[:12])
+        within = memory <= 4 << 20 and iterations <= 100 and lanes <= 64 and len(parameters) == 28
+        need(within, FormatError("root slot: parameters"))
+        salt = parameters[12:]
+        kek = Argon2id(salt=salt, length=32, iterations=iterations, lanes=lanes, memory_cost=memory).derive(secret)
+    elif kind == "recovery":
+        kek = recovery_kek(secret)
+    associated = fields("root slot", store_id, slot_id, kind, parameters)
+    try:
+        return AESGCM(derive(kek, "root slot", slot_id)).decrypt(bytes(12), wrapped, associated)
+    except InvalidTag:
+        raise IntegrityError("root slot") from None
+
+
+def read_backup(raw: bytes, root_key: bytes) -> tuple[bytes, list[tuple[Any, ...]], list[tuple[str, bytes]]]:
+    """Section 9.9: store id, slots as (slot id, kind, parameters, wrapped, created), entries as (name, content)."""
+    need(b"ENVFSKMB".startswith(raw[:8]), FormatError("no backup"))
+    need(len(raw) < 9 or raw[8] == 1, UnsupportedVersion())
+    need(len(raw) >= 60, Truncated())
+    log2, count, store_id, salt = struct.unpack(">BH16s32s", raw[9:60])
+    need(log2 == 16 and 1 <= count <= 64, FormatError())
+    at, slots = 60, []
+    for _ in range(count):
+        need(len(raw) >= at + 25, Truncated())
+        slot_id, created, length = struct.unpack(">16sQB", raw[at : at + 25])
+        kind, at = raw[at + 25 : at + 25 + length], at + 25 + length
+        need(len(raw) >= at + 4, Truncated())
+        (length,), at = struct.unpack(">I", raw[at : at + 4]), at + 4
+        need(length <= 65_536, FormatError())
+        need(len(raw) >= at + length + 48, Truncated())
+        slots.append((slot_id, kind.decode("ascii"), raw[at : at + length], raw[at + length :][:48], created))
+        at += length + 48
+    cipher = AESGCM(derive(root_key, "backup", salt))
+    digest, body, content = hashlib.sha256(raw[:at]).digest(), raw[at:], b""
+    pieces = [body[start : start + 65_552] for start in range(0, len(body), 65_552)]
+    need(pieces and len(pieces[-1]) > 16, IntegrityError("cut"))
+    for number, piece in enumerate(pieces):
+        nonce = bytes(8) + struct.pack(">I", number << 8 | (number == len(pieces) - 1))
+        try:
+            content += cipher.decrypt(nonce, piece, digest)
+        except InvalidTag:
+            raise IntegrityError(f"chunk {number}") from None
+    return store_id, slots, list(_entries(content))
+
+
+def _entries(content: bytes) -> Iterator[tuple[str, bytes]]:
+    at = 0
+    while True:
+        need(len(content) >= at + 2, IntegrityError("no end"))
+        (length,), at = struct.unpack(">H", content[at : at + 2]), at + 2
+        if length == 0:
+            break
+        name, at = content[at : at + length], at + length
+        need(len(content) >= at + 8, IntegrityError("cut"))
+        (size,), at = struct.unpack(">Q", content[at : at + 8]), at + 8
+        need(len(content) >= at + size, IntegrityError("cut"))
+        yield name.decode("ascii"), content[at : at + size]
+        at += size
+    need(at == len(content), IntegrityError("something behind the end"))
+
+
 def leaf_number(table: str, group: Any) -> int:
     """Section 9.2."""
     return int.from_bytes(hashlib.sha256(fields(table, group)).digest(), "big") >> 244
@@ -138,21 +231,15 @@ class Kms:
         for slot_id, kind, parameters, wrapped in self.database.execute(
             "SELECT slot_id, kind, parameters, wrapped FROM root_slots"
         ):
-            if kind == "keyfile" and key_file.exists():
-                kek = key_file.read_bytes()
-            elif kind == "passphrase" and passphrase is not None:
-                memory, iterations, lanes = struct.unpack(">III", parameters[:12])
-                within = memory <= 4 << 20 and iterations <= 100 and lanes <= 64 and len(parameters) == 28
-                need(within, FormatError("root slot: parameters"))
-                kek = Argon2id(
-                    salt=parameters[12:], length=32, iterations=iterations, lanes=lanes, memory_cost=memory
-                ).derive(passphrase)
+            if kind == "keyfile":
+                secret = key_file.read_bytes() if key_file.exists() else None
             else:
+                secret = passphrase if kind == "passphrase" else None
+            if secret is None:
                 continue
-            associated = fields("root slot", self.store_id, slot_id, kind, parameters)
             try:
-                return AESGCM(derive(kek, "root slot", slot_id)).decrypt(bytes(12), wrapped, associated)
-            except InvalidTag:
+                return open_root_slot(self.store_id, slot_id, kind, parameters, wrapped, secret)
+            except IntegrityError:
                 continue
         raise IntegrityError("no slot of the root key can be opened with what there is")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -183,8 +184,30 @@ def _import_token(given: Case) -> Case:
     return kms.open_import_token(to_bytes(given["root_key"]), to_bytes(given["store_id"]), to_bytes(given["raw"]))
 
 
+def _recovery_key(given: Case) -> Case:
+    seed = kms.read_recovery_key(given["text"])
+    return {"seed": seed.hex(), "kek": kms.recovery_kek(seed).hex()}
+
+
+def _root_slot(given: Case) -> Case:
+    names = ("store_id", "slot_id", "parameters", "wrapped", "secret")
+    store_id, slot_id, parameters, wrapped, secret = (to_bytes(given[name]) for name in names)
+    root_key = kms.open_root_slot(store_id, slot_id, given["kind"], parameters, wrapped, secret)
+    return {"root_key": root_key.hex()}
+
+
+def _backup(given: Case) -> Case:
+    store_id, slots, entries = kms.read_backup(to_bytes(given["raw"]), to_bytes(given["root_key"]))
+    return {
+        "store_id": store_id.hex(),
+        "slots": [[value.hex() if isinstance(value, bytes) else value for value in slot] for slot in slots],
+        "entries": [[name, len(content), hashlib.sha256(content).hexdigest()] for name, content in entries],
+    }
+
+
 DECODERS: dict[str, Decoder] = {
     "backing_key": _backing_key,
+    "backup": _backup,
     "base64url": _base64url,
     "blob": _blob,
     "blocks": _blocks,
@@ -197,6 +220,8 @@ DECODERS: dict[str, Decoder] = {
     "name": _name,
     "name_file": _name_file,
     "place": _place,
+    "recovery_key": _recovery_key,
+    "root_slot": _root_slot,
     "sizes": _sizes,
     "slot": _slot,
     "store": _store,

@@ -13,11 +13,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.vectors import crypto_cases, file_cases, header_cases, kms_cases, metadata_cases, name_cases, store_cases
+from tests.vectors import (
+    backup_cases,
+    crypto_cases,
+    file_cases,
+    header_cases,
+    kms_cases,
+    metadata_cases,
+    name_cases,
+    store_cases,
+)
 from tests.vectors.material import VectorFile
 
 HERE = Path(__file__).resolve().parent
-MODULES = (crypto_cases, header_cases, file_cases, metadata_cases, name_cases, kms_cases, store_cases)
+MODULES = (crypto_cases, header_cases, file_cases, metadata_cases, name_cases, kms_cases, store_cases, backup_cases)
 
 
 def all_files() -> list[VectorFile]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +25,12 @@ from envfs.format.place import Kind, Where
 from envfs.format.volume import VolumeFile
 from envfs.format.volume_keys import VolumeKeys
 from envfs.format.xattr import LONG_PREFIX
+from envfs.kms.backup_format import BackupReader, read_header
 from envfs.kms.keyring import Keyring
 from envfs.kms.material.token import open_token, seal_token
-from envfs.kms.schema import ALL_TABLES, SEALED_TABLES, SETS, BackingKeyRow, Table
+from envfs.kms.recovery_key import decode_recovery_key, encode_recovery_key, recovery_kek
+from envfs.kms.rootkey import KekUnlock, PassphraseUnlock, RecoveryUnlock, SlotKey, open_slot, seal_slot
+from envfs.kms.schema import ALL_TABLES, SEALED_TABLES, SETS, BackingKeyRow, RootSlotRow, Table
 from envfs.kms.sealed_store import SealedStore
 from envfs.kms.sqlite_store import SqliteStore
 from tests.vectors import generate
@@ -273,8 +278,39 @@ def _import_token(given: Case) -> Case:
     }
 
 
+def _recovery_key(given: Case) -> Case:
+    seed = decode_recovery_key(given["text"])
+    assert bytes(decode_recovery_key(encode_recovery_key(seed)).expose()) == bytes(seed.expose())
+    return {"seed": seed.expose().hex(), "kek": recovery_kek(seed).expose().hex()}
+
+
+def _root_slot(given: Case) -> Case:
+    secret = Secret(to_bytes(given["secret"]))
+    ways: dict[str, SlotKey] = {"passphrase": PassphraseUnlock(secret), "recovery": RecoveryUnlock(secret)}
+    kind, slot_id, store_id = given["kind"], to_bytes(given["slot_id"]), to_bytes(given["store_id"])
+    way = ways.get(kind) or KekUnlock(kind, secret)
+    row = RootSlotRow(slot_id, kind, to_bytes(given["parameters"]), to_bytes(given["wrapped"]), 0)
+    root_key = open_slot(row, store_id, way)
+    if root_key is None:
+        raise IntegrityError
+    encodes_to(row, seal_slot, root_key, store_id, way, row.parameters, 0, slot_id)
+    return {"root_key": root_key.expose().hex()}
+
+
+def _backup(given: Case) -> Case:
+    file = io.BytesIO(to_bytes(given["raw"]))
+    found = read_header(file)
+    assert found.encode() == file.getvalue()[: file.tell()]
+    entries = []
+    for name, size, pieces in BackupReader(file, Secret(to_bytes(given["root_key"])), found).entries():
+        entries.append([name, size, hashlib.sha256(b"".join(pieces)).hexdigest()])
+    slots = [[row.slot_id.hex(), row.kind, row.parameters.hex(), row.wrapped.hex(), row.created] for row in found.slots]
+    return {"store_id": found.store_id.hex(), "slots": slots, "entries": entries}
+
+
 DECODERS: dict[str, Decoder] = {
     "backing_key": _backing_key,
+    "backup": _backup,
     "base64url": _base64url,
     "blob": _blob,
     "blocks": _blocks,
@@ -287,6 +323,8 @@ DECODERS: dict[str, Decoder] = {
     "name": _name,
     "name_file": _name_file,
     "place": _place,
+    "recovery_key": _recovery_key,
+    "root_slot": _root_slot,
     "sizes": _sizes,
     "slot": _slot,
     "store": _store,
