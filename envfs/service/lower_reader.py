@@ -7,6 +7,7 @@ each by its descriptor, and what is not authentic is looked at again, since a mo
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat as stat_module
 import time
@@ -66,7 +67,8 @@ class LowerReader:
         self._opener = opener
         with contextlib.ExitStack() as stack:
             try:
-                self._fd, self._way = _settle(lambda: _locate(path))
+                self._root, parent = _find_root(path)
+                self._fd, self._way = self._settle(lambda: _locate(path, self._root, parent))
             except PermissionError as error:
                 raise ConfigError(
                     f"{path}: you may not read {_named(error, path)} in the lower directory",
@@ -76,7 +78,7 @@ class LowerReader:
             stack.callback(os.close, self._fd)
             self._geometry = Geometry(parse_volume_file(self._way.volume_file, path).block_size)
             self._state = self._stamp()
-            self._opened = _settle(self._open)
+            self._opened = self._settle(self._open)
             self.size = self._geometry.plain_size(os.fstat(self._fd).st_size) if self._opened is not None else 0
             stack.pop_all()
 
@@ -117,6 +119,8 @@ class LowerReader:
         plain, damaged = b"", None
         for number in range(_PASSES):
             if number:
+                if not _is_mounted(self._root):
+                    break
                 time.sleep(_BETWEEN_PASSES)
                 self._opened = self._open()
             assert self._opened is not None  # a file of blocks has a header
@@ -147,6 +151,17 @@ class LowerReader:
             raise IntegrityError(f"{self._path} was cut: {plain} bytes are left of at least {opened.slot.length_bound}")
         return opened
 
+    def _settle(self, look: Callable[[], T]) -> T:
+        """What `look` gives, or what is wrong still after a second: a rename may have been under way."""
+        for _ in range(_PASSES - 1):
+            try:
+                return look()
+            except (IntegrityError, FormatError, FileNotFoundError):
+                if not _is_mounted(self._root):
+                    break
+                time.sleep(_BETWEEN_PASSES)
+        return look()
+
     def _stamp(self) -> tuple[int, int]:
         found = os.fstat(self._fd)
         return found.st_size, found.st_mtime_ns
@@ -156,29 +171,36 @@ def _named(error: PermissionError, path: Path) -> str:
     return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(path)
 
 
-def _settle(look: Callable[[], T]) -> T:
-    """What `look` gives, or what is wrong still after a second: a rename may have been under way."""
-    for _ in range(_PASSES - 1):
-        try:
-            return look()
-        except (IntegrityError, FormatError, FileNotFoundError):
-            time.sleep(_BETWEEN_PASSES)
-    return look()
+def _is_mounted(root: Path) -> bool:
+    """Whether somebody may be changing the volume: then what is wrong now may be right in a moment."""
+    try:
+        fd = os.open(root / os.fsdecode(VOLUME_FILE), lower.OPEN_READ)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # which a mount holds against us
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
-def _locate(path: Path) -> tuple[int, Evidence]:
-    """The file's descriptor, and all but its header of what shows where it belongs."""
+def _find_root(path: Path) -> tuple[Path, Path]:
+    """The root of the volume in which the file lies, and the directory in which it lies; both without symlinks."""
     # A symlink among the directories is resolved here; one in the volume itself leads to no authentic place.
     parent = Path(os.path.realpath(path.absolute().parent))
-    root = next(
-        (one for one in (parent, *parent.parents) if os.path.lexists(one / os.fsdecode(VOLUME_FILE))),
-        None,
-    )
+    root = next((one for one in (parent, *parent.parents) if os.path.lexists(one / os.fsdecode(VOLUME_FILE))), None)
     if root is None:
         raise ConfigError(
             f"{path} does not lie in a lower directory: no directory above it holds {os.fsdecode(VOLUME_FILE)}",
             hint="name a file in LOWER; what lies in a mount can be read with cat(1)",
         )
+    return root, parent
+
+
+def _locate(path: Path, root: Path, parent: Path) -> tuple[int, Evidence]:
+    """The file's descriptor, and all but its header of what shows where it belongs."""
     name = os.fsencode(path.name)
     if name.startswith(RESERVED_PREFIX) and not name.startswith(LONG_PREFIX):
         raise ConfigError(f"{path} is a file of the volume itself, not of a user", hint="name one of the other files")
