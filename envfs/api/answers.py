@@ -80,5 +80,6 @@ def key_metadata(key: KeyMetadata) -> dict[str, Any]:
             MacAlgorithms=list(key.mac_algorithms) or None,
             KeyAgreementAlgorithms=list(key.key_agreement_algorithms) or None,
             EncapsulationAlgorithms=list(key.encapsulation_algorithms) or None,
+            XksKeyConfiguration=None if key.foreign_key is None else {"Id": key.foreign_key},
         ),
     }

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from envfs.api.errors import UnknownOperation
-from envfs.api.handlers import asymmetric, attributes, cryptographic, elsewhere, extensions, grants, iam, keys
+from envfs.api.handlers import asymmetric, attributes, cryptographic, elsewhere, extensions, foreign, grants, iam, keys
 from envfs.api.handlers.common import Handler
 from envfs.api.shapes import EXTENSION_OPERATIONS, IAM_OPERATIONS, OPERATIONS
 from envfs.api.validation import Structure, read_request
@@ -36,7 +36,7 @@ def _table() -> dict[str, _Operation]:
     services = (
         (KMS_PREFIX, OPERATIONS, kms),
         (IAM_PREFIX, IAM_OPERATIONS, iam.HANDLERS),
-        (EXTENSION_PREFIX, EXTENSION_OPERATIONS, extensions.HANDLERS),
+        (EXTENSION_PREFIX, EXTENSION_OPERATIONS, {**extensions.HANDLERS, **foreign.HANDLERS}),
     )
     return {
         f"{prefix}.{name}": _Operation(shape, handlers[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -13,6 +14,8 @@ from envfs.api.errors import InternalFailure, NotServed, Serialization, body_of,
 from envfs.api.http import HttpRequest, HttpResponse
 from envfs.api.worker import Worker
 from envfs.errors import EnvfsError
+from envfs.foreign.waiting import ForeignWait
+from envfs.kms.foreign.exchange import Pending
 from envfs.kms.model import RequestFacts
 
 if TYPE_CHECKING:
@@ -31,7 +34,10 @@ class Responder:
 
     def __init__(self, engine: Engine) -> None:
         self._account_id = engine.account.account_id
+        self._engine = engine
         self._api = Api(engine)
+        self._foreign = ForeignWait()
+        engine.never_wait()
         self._worker = Worker(engine)
 
     async def respond(self, request: HttpRequest, caller: Caller) -> HttpResponse:
@@ -68,7 +74,11 @@ class Responder:
         facts = RequestFacts(source_ip=caller.source_ip, user_agent=agent, request_id=request_id)
         if is_slow(target, content):
             return await self._worker.call(principal, target, content, facts)
-        return self._api.call(principal, target, content, facts)
+        try:
+            return self._api.call(principal, target, content, facts)
+        except Pending as pending:
+            again = functools.partial(self._api.call, principal, target, content, facts)
+            return await self._foreign.complete(self._engine, principal.uid, again, pending)
 
     def _answer_query(self, request: HttpRequest, caller: Caller, request_id: str) -> HttpResponse:
         _check_place(request)

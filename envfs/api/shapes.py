@@ -334,6 +334,16 @@ EXTENSION_OPERATIONS: Final[Mapping[str, Structure]] = {
         FirstBlock=Integer(0, 1 << 52),
         Blocks=Blob(0, MAX_BLOCKS_SIZE),
     ),
+    "CreateForeignKey": _input(
+        {"ForeignKeyId": KEY_ID, "Region": Text(1, 128)},
+        EndpointUrl=Text(1, 2048),
+        Profile=Text(1, 256),
+        Policy=POLICY,
+        Description=DESCRIPTION,
+        BypassPolicyLockoutSafetyCheck=BOOLEAN,
+        Tags=TAGS,
+    ),
+    "GetForeignKey": _input({"KeyId": KEY_ID}),
     "QueryAudit": _input(
         KeyId=KEY_ID,
         UserName=_USER,

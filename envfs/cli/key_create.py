@@ -29,6 +29,7 @@ ALIAS_PREFIX = "alias/"
         "envfs key create --alias payroll --admin alice --user bob --user @finance",
         "envfs key create --alias release --spec ECC_NIST_P256 --usage SIGN_VERIFY",
         "envfs key create --alias tokens --spec HMAC_256 --tag team=web",
+        "envfs key create --alias cloud --foreign alias/files --region eu-central-1 --profile envfs",
     )
 )
 @click.option("--alias", "alias_name", metavar="NAME", help="A name for it: alias/NAME.")
@@ -54,6 +55,17 @@ ALIAS_PREFIX = "alias/"
     show_default=True,
     help="Where its material comes from: EXTERNAL means you, by envfs key import.",
 )
+@click.option(
+    "--foreign",
+    metavar="KEY",
+    help="The id, ARN or alias of a key in AWS KMS, or in another KMS that speaks its protocol, which this one is to "
+    "stand for. It is tried out first.",
+)
+@click.option("--region", metavar="REGION", help="The region of the key that --foreign names.")
+@click.option("--endpoint-url", metavar="URL", help="Where the KMS of --foreign is, if it is not AWS's own.")
+@click.option(
+    "--profile", metavar="NAME", help="The profile of ~/.aws/config with which the KMS of --foreign is asked."
+)
 @pairs_option("--tag", "tags", help="A tag.")
 @click.option("--policy", type=click.File(encoding="utf-8"), metavar="FILE", help="Its key policy as JSON; - is stdin.")
 @click.option(
@@ -68,6 +80,10 @@ def create(
     spec: str,
     usage: str | None,
     origin: str,
+    foreign: str | None,
+    region: str | None,
+    endpoint_url: str | None,
+    profile: str | None,
     tags: dict[str, str],
     policy: IO[str] | None,
     admins: tuple[str, ...],
@@ -84,11 +100,16 @@ def create(
     """
     if policy is not None and (admins or users):
         raise click.UsageError("--policy says all; it does not go together with --admin and --user")
-    request: dict[str, Any] = {"Description": description, "KeySpec": spec, "Origin": origin}
+    place = _foreign_place(foreign, region, endpoint_url, profile)
     if usage is None and len(SPECS[spec].algorithms) == 1:
         (usage,) = SPECS[spec].algorithms
-    if usage is not None:
-        request["KeyUsage"] = usage
+    request: dict[str, Any] = {"Description": description, **place}
+    if not place:
+        request |= {"KeySpec": spec, "Origin": origin}
+        if usage is not None:
+            request["KeyUsage"] = usage
+    elif (spec, origin) != (SYMMETRIC, "AWS_KMS"):
+        raise click.UsageError("--foreign says where the material is; it does not go together with --spec and --origin")
     if tags:
         request["Tags"] = [{"TagKey": name, "TagValue": value} for name, value in tags.items()]
     if policy is not None:
@@ -99,11 +120,28 @@ def create(
             request["Policy"] = _ready_made_policy(backend, admins, users, spec, usage)
         if name is not None:
             _check_free(backend, name)
-        made = backend.call("CreateKey", request)["KeyMetadata"]
+        made = backend.call("EnvfsKms.CreateForeignKey" if place else "CreateKey", request)["KeyMetadata"]
         if name is not None:
             _name(backend, name, made["KeyId"])
         found = with_aliases(backend, fields(made))
     show(found, as_json=as_json)
+
+
+def _foreign_place(
+    key: str | None, region: str | None, endpoint_url: str | None, profile: str | None
+) -> dict[str, str]:
+    """Where a foreign key is, as the request says it; empty for a key of this KMS."""
+    if key is None:
+        if region or endpoint_url or profile:
+            raise click.UsageError("--region, --endpoint-url and --profile say where the key of --foreign is")
+        return {}
+    if region is None:
+        parts = key.split(":")
+        if len(parts) < 6 or not parts[3]:
+            raise click.UsageError("--region is missing; only an ARN says it as well")
+        region = parts[3]
+    found = {"ForeignKeyId": key, "Region": region, "EndpointUrl": endpoint_url, "Profile": profile}
+    return {name: value for name, value in found.items() if value}
 
 
 def _ready_made_policy(

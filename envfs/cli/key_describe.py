@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SYMMETRIC = "SYMMETRIC_DEFAULT"
 # What only some keys have, shown where it is: member of DescribeKey's answer → name.
 _TIMES = {"DeletionDate": "deletion_date", "ValidTo": "valid_to"}
+_PLACE = {"Region": "foreign_region", "EndpointUrl": "foreign_endpoint", "Profile": "foreign_profile"}
 _ALGORITHMS = {
     "EncryptionAlgorithms": "encryption_algorithms",
     "SigningAlgorithms": "signing_algorithms",
@@ -26,7 +27,11 @@ _ALGORITHMS = {
 
 def described(backend: Backend, key_id: str) -> dict[str, Any]:
     """All of one key, its aliases included."""
-    return with_aliases(backend, metadata(backend, key_id))
+    found = metadata(backend, key_id)
+    if "foreign_key" in found:
+        place = backend.call("EnvfsKms.GetForeignKey", {"KeyId": key_id})
+        found |= {name: place[member] for member, name in _PLACE.items() if member in place}
+    return with_aliases(backend, found)
 
 
 def with_aliases(backend: Backend, found: dict[str, Any]) -> dict[str, Any]:
@@ -55,6 +60,8 @@ def fields(found: Mapping[str, Any]) -> dict[str, Any]:
         "origin": found["Origin"],
     }
     shown |= {name: time_text(found[member]) for member, name in _TIMES.items() if member in found}
+    if "XksKeyConfiguration" in found:
+        shown["foreign_key"] = found["XksKeyConfiguration"]["Id"]
     if found["KeySpec"] != SYMMETRIC:
         shown |= {name: found[member] for member, name in _ALGORITHMS.items() if found.get(member)}
     return shown

@@ -39,6 +39,7 @@ class Label(enum.Enum):
     XATTR = "xattr"
     UNDO_RECORD = "undo record"
     CIPHERTEXT_BLOB = "ciphertext blob"
+    FOREIGN_BLOB = "foreign blob"
     BACKING_KEY = "backing key"
     ROOT_SLOT = "root slot"
     STORE = "store"

@@ -14,6 +14,7 @@ from envfs.crypto.kdf import Label, derive
 from envfs.crypto.secret import Secret
 from envfs.errors import FormatError, IntegrityError, Truncated, UnsupportedVersion
 from envfs.format.fields import check_id, check_range
+from envfs.format.foreign_blob import FOREIGN, ForeignBlob, read_foreign_blob
 
 MAGIC: Final = b"EK"
 BLOB_VERSION: Final = 1
@@ -66,6 +67,13 @@ class SealedBlob(NamedTuple):
     key_id: bytes
     backing_key_id: bytes
     salt: bytes
+
+
+def read_any_blob(raw: bytes) -> SealedBlob | ForeignBlob:
+    """As `read_blob`, also for a blob of a foreign key."""
+    if len(raw) > 3 and raw[:2] == MAGIC and raw[2] == BLOB_VERSION and raw[3] == FOREIGN:
+        return read_foreign_blob(raw)
+    return read_blob(raw)
 
 
 def read_blob(raw: bytes) -> SealedBlob:

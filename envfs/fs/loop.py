@@ -9,13 +9,14 @@ from collections.abc import Callable
 import pyfuse3
 import trio
 
+from envfs.foreign.waiting import MOST
 from envfs.fs.filesystem import Filesystem, FsOptions
 from envfs.fs.kernel_cache import KernelCache
 from envfs.fs.operations import Operations
 from envfs.fs.waiting import replaced_trio
 
-# One task serves; others come in while it waits for a thread.
-_MOST_TASKS = 16
+# One task serves; others come in while it waits for a thread, or for a foreign KMS: more than may wait for those.
+_MOST_TASKS = MOST + 32
 
 
 def stop() -> None:

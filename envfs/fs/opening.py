@@ -39,6 +39,7 @@ from envfs.fs.lower import OPEN_READ, OPEN_WRITE
 from envfs.fs.nodes import Node, NodeTable
 from envfs.fs.raised_mode import open_writable
 from envfs.fs.undo import Undo
+from envfs.kms.foreign.exchange import Pending
 from envfs.kms.model import Principal, RequestFacts
 
 if TYPE_CHECKING:
@@ -338,10 +339,14 @@ class Opener:
     def prepare(self, parent: Node, where: Where, principal: Principal, facts: RequestFacts) -> Prepared:
         """A DEK for a new file in `parent`, before anything is created. Raises as `open` does."""
         labels = self._directories.effective_labels(parent)
-        file_id = secrets.token_bytes(16)
+        file_id = self._engine.recall() or secrets.token_bytes(16)
         context = dek_context(self._volume.volume_id, file_id, labels)
         key_arn = self._directories.effective_key(parent)
-        data_key = self._engine.generate_data_key(principal, key_arn, context, facts)
+        try:
+            data_key = self._engine.generate_data_key(principal, key_arn, context, facts)
+        except Pending as pending:
+            pending.kept = file_id  # the answer will be one for this context
+            raise
         slot = Slot(
             suite=self._volume.suite,
             block_log2=self._volume.block_log2,

@@ -12,13 +12,15 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Concatenate, NoReturn, ParamSpec, TypeVar, cast
 
 import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
-from envfs.errors import EnvfsError, FormatError, IntegrityError
+from envfs.errors import EnvfsError, FormatError, IntegrityError, KeyUnavailable
+from envfs.foreign.waiting import ForeignWait
 from envfs.fs.attributes import Change, change_attributes, close_handle, drop_set_id
 from envfs.fs.errno_table import errno_of
 from envfs.fs.filesystem import Filesystem
@@ -27,6 +29,7 @@ from envfs.fs.nodes import Node
 from envfs.fs.protection import Protection
 from envfs.fs.waiting import give_way
 from envfs.fs.xattrs import SELINUX
+from envfs.kms.foreign.exchange import Pending
 
 log = logging.getLogger("envfs.fs")
 
@@ -51,6 +54,8 @@ def _failed(error: BaseException, request: str) -> FUSEError:
     if isinstance(error, EnvfsError):
         if isinstance(error, IntegrityError | FormatError):
             log.error("%s: damage or tampering: %s", request, error)
+        elif isinstance(error, KeyUnavailable):
+            log.warning("%s: %s%s", request, error, f" ({error.hint})" if error.hint else "")
         elif errno_of(error) == errno.EIO:
             log.error("%s: %s: %s", request, type(error).__name__, error)
         return FUSEError(errno_of(error))
@@ -60,6 +65,10 @@ def _failed(error: BaseException, request: str) -> FUSEError:
 
 async def _refuse_change(*_arguments: object) -> NoReturn:
     raise FUSEError(errno.EROFS)
+
+
+def _uid_of(arguments: tuple[object, ...]) -> int:
+    return next((one.uid for one in arguments if isinstance(one, RequestContext)), -1)
 
 
 def inline(
@@ -74,6 +83,8 @@ def inline(
             return handler(self, *args, **kwargs)
         except FUSEError:
             raise
+        except Pending as pending:
+            return await self.ask_foreign_kms(name, _uid_of(args), partial(handler, self, *args, **kwargs), pending)
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise self._failed(error, name) from None
         finally:
@@ -101,6 +112,8 @@ class Operations(pyfuse3.Operations):
         self._timeout = state.options.entry_timeout
         self._never_blocks = state.never_blocks
         self._on_ready = on_ready
+        self._foreign = ForeignWait()
+        state.engine.never_wait()
         self._nowait = 0 if state.never_blocks else os.RWF_NOWAIT
         if state.options.read_only:
             for name in _CHANGES:
@@ -111,6 +124,16 @@ class Operations(pyfuse3.Operations):
 
     def stacktrace(self) -> None:
         """pyfuse3 would print stack traces for whoever sets a magic attribute; that is nobody's business."""
+
+    async def ask_foreign_kms(self, request: str, uid: int, handler: Callable[[], R], pending: Pending) -> R:
+        """A handler needs the answer of a foreign KMS: others are served meanwhile, then it runs once more."""
+        give_way()
+        try:
+            return await self._foreign.complete(self.filesystem.state.engine, uid, handler, pending)
+        except FUSEError:
+            raise
+        except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
+            raise self._failed(error, request) from None
 
     # Attributes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final, Protocol
 
 from envfs.crypto.kdf import Label
@@ -12,6 +12,7 @@ from envfs.kms.actions import PREFIX
 from envfs.kms.arn import Account
 from envfs.kms.audit.record import Call, Recorder
 from envfs.kms.catalogue import Catalogue, Key
+from envfs.kms.foreign.exchange import Asker, Exchange
 from envfs.kms.grant_token import GrantTokens
 from envfs.kms.keyring import Keyring
 from envfs.kms.model import NO_FACTS, Principal, RequestFacts
@@ -59,6 +60,19 @@ class Core:
         self._principal_prefix = account.principal_prefix
         self._grant_tokens = GrantTokens(keyring.mac(Label.GRANT_TOKEN))
         self._changes = 0
+        self._asker = Asker()
+
+    def never_wait(self) -> None:
+        """For an engine in the thread of an event loop: calls that need a foreign KMS raise `exchange.Pending`."""
+        self._asker.never_wait()
+
+    def answering(self, exchange: Exchange) -> AbstractContextManager[None]:
+        """The calls in the block find the answers of foreign KMSs in `exchange`."""
+        return self._asker.answering(exchange)
+
+    def recall(self) -> bytes:
+        """What a call that is made again put into `Pending.kept`; else empty."""
+        return self._asker.recall()
 
     def _refresh(self) -> bool:
         """Every call begins with this: what another process changed counts from now on. True if anything did change."""

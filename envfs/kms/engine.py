@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from envfs.crypto.secret import Secret
 from envfs.errors import ConfigError, EnvfsError, IntegrityError
-from envfs.format.blob import Blob
+from envfs.format.blob import read_any_blob
 from envfs.kms.arn import Account
 from envfs.kms.audit.record import Recorder
 from envfs.kms.audit.trail import AUDIT_DIRECTORY, AuditTrail
@@ -197,7 +197,7 @@ class Engine(
         """The ARN of the key that `blob` says it is under, whether there is such a key or not. FormatError if it is no
         blob.
         """
-        return self._account.key_arn(Blob.parse(blob).key_id)
+        return self._account.key_arn(read_any_blob(blob).key_id)
 
     def close(self) -> None:
         """Anchors the audit trail, wipes every key and closes the store. Harmless when repeated."""

@@ -15,6 +15,7 @@ SYMMETRIC_DEFAULT = "SYMMETRIC_DEFAULT"
 ENCRYPT_DECRYPT = "ENCRYPT_DECRYPT"
 ORIGIN_KMS = "AWS_KMS"  # AWS's word for material that the KMS made itself
 ORIGIN_EXTERNAL = "EXTERNAL"
+ORIGIN_FOREIGN = "EXTERNAL_KEY_STORE"  # of another KMS
 
 ROTATED_AUTOMATICALLY = "AUTOMATIC"
 ROTATED_ON_DEMAND = "ON_DEMAND"
@@ -134,7 +135,7 @@ class ReEncrypted:
 class KeyMetadata:
     """What DescribeKey tells. Times are in seconds since 1970; what does not apply is None or empty.
 
-    `valid_to`: the earliest expiry of the imported material.
+    `valid_to`: the earliest expiry of the imported material. `foreign_key`: the ARN of the key in another KMS.
     """
 
     key_id: str
@@ -156,6 +157,7 @@ class KeyMetadata:
     mac_algorithms: tuple[str, ...] = ()
     key_agreement_algorithms: tuple[str, ...] = ()
     encapsulation_algorithms: tuple[str, ...] = ()
+    foreign_key: str | None = None
 
     @property
     def enabled(self) -> bool:

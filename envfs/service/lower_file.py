@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from envfs.errors import ConfigError, FormatError
-from envfs.format.blob import Blob
+from envfs.format.blob import read_any_blob
 from envfs.format.geometry import HEADER_SIZE, Geometry
 from envfs.format.header import parse_header_area
 from envfs.format.names import RESERVED_PREFIX, VOLUME_FILE
@@ -73,7 +73,7 @@ def _read_start(path: Path) -> tuple[bytes, int]:
 def _key_id(blob: bytes) -> str | None:
     """The CMK's id, from a blob of the embedded KMS; another KMS's blobs say nothing."""
     try:
-        raw = Blob.parse(blob).key_id.hex()
+        raw = read_any_blob(blob).key_id.hex()
     except FormatError:
         return None
     return "-".join((raw[:8], raw[8:12], raw[12:16], raw[16:20], raw[20:]))

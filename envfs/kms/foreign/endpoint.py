@@ -40,6 +40,7 @@ FIRST_PAUSE: Final = 0.1
 MAX_CIPHERTEXT: Final = 6144  # AWS's limit for CiphertextBlob
 
 _TRIAL_CONTEXT: Final = {"envfs:purpose": "trial"}
+_RESULTS: Final = {"encrypt": "CiphertextBlob", "decrypt": "Plaintext"}
 _MAX_MESSAGE: Final = 300
 
 _THROTTLED: Final = frozenset(
@@ -91,30 +92,27 @@ class Endpoint:
 
     def decrypt(self, arn: str, blob: bytes, context: Mapping[str, str]) -> Secret:
         """The plaintext of a foreign ciphertext; the caller wipes it. InvalidCiphertext and other KmsErrors."""
-        answer = self._call("decrypt", KeyId=arn, CiphertextBlob=blob, EncryptionContext=dict(context))
-        self._check_key(arn, answer.get("KeyId"))
-        return Secret(_bytes_of(answer, "Plaintext"))
+        answered, plaintext = self._call("decrypt", KeyId=arn, CiphertextBlob=blob, EncryptionContext=dict(context))
+        self._check_key(arn, answered)
+        return Secret(plaintext)
 
     def _encrypt(self, key: str, plaintext: Secret, context: Mapping[str, str]) -> tuple[str, bytes]:
         raw = bytes(plaintext.expose())
-        answer = self._call("encrypt", KeyId=key, Plaintext=raw, EncryptionContext=dict(context))
-        blob, arn = _bytes_of(answer, "CiphertextBlob"), answer.get("KeyId")
-        if not 1 <= len(blob) <= MAX_CIPHERTEXT or not isinstance(arn, str) or not arn:
-            raise Internal("the foreign KMS answers what no KMS answers")
-        return arn, blob
+        return self._call("encrypt", KeyId=key, Plaintext=raw, EncryptionContext=dict(context))
 
     @staticmethod
     def _check_key(arn: str, answered: object) -> None:
         if answered != arn:
             raise Internal(f"the foreign KMS was asked for {arn} and answers for another key")
 
-    def _call(self, operation: str, **parameters: object) -> dict[str, Any]:
+    def _call(self, operation: str, **parameters: object) -> tuple[str, bytes]:
+        """The ARN and the bytes of the answer."""
         with self._breaker.attempt():
             deadline = time.monotonic() + TOTAL_SECONDS
             pause = FIRST_PAUSE
             for left in reversed(range(ATTEMPTS)):
                 try:
-                    return self._try(operation, parameters, min(deadline, time.monotonic() + ATTEMPT_SECONDS))
+                    return self._try(operation, parameters, deadline)
                 except (KmsUnreachable, Throttling) as error:
                     wait = pause * random.uniform(0.5, 1.5)  # noqa: S311 - several clients should not come in step
                     if not left or time.monotonic() + wait >= deadline or isinstance(error.__cause__, ssl.SSLError):
@@ -123,10 +121,12 @@ class Endpoint:
                 pause *= 3
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _try(self, operation: str, parameters: Mapping[str, object], deadline: float) -> dict[str, Any]:
+    def _try(self, operation: str, parameters: Mapping[str, object], deadline: float) -> tuple[str, bytes]:
         """One attempt."""
         try:
-            return self._client(deadline).call(operation, dict(parameters), deadline)
+            client = self._client(deadline)  # the first one loads botocore, which may take a second
+            answer = client.call(operation, dict(parameters), min(deadline, time.monotonic() + ATTEMPT_SECONDS))
+            return _read_answer(answer, _RESULTS[operation])
         except ConfigError as error:
             raise KeyUnavailable(error.message, hint=error.hint) from error
         except EnvfsError:
@@ -195,11 +195,11 @@ def _code_of(error: BaseException) -> str:
     return str(found)
 
 
-def _bytes_of(answer: Mapping[str, object], name: str) -> bytes:
-    found = answer.get(name)
-    if not isinstance(found, bytes):
-        raise KmsUnreachable(f"the foreign KMS answers without {name}")
-    return found
+def _read_answer(answer: Mapping[str, object], name: str) -> tuple[str, bytes]:
+    arn, found = answer.get("KeyId"), answer.get(name)
+    if not isinstance(found, bytes) or not 1 <= len(found) <= MAX_CIPHERTEXT or not isinstance(arn, str) or not arn:
+        raise ValueError(f"KeyId or {name} is missing")
+    return arn, found
 
 
 def _short(error: Exception) -> str:

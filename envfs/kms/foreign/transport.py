@@ -133,6 +133,7 @@ class Transport:
     ) -> Answered:
         bounded: Any = connection.sock
         bounded.deadline = deadline
+        response: http.client.HTTPResponse | None = None
         try:
             connection.request("POST", target, body, dict(headers))
             response = connection.getresponse()
@@ -140,6 +141,8 @@ class Transport:
             if len(content) > MAX_ANSWER:
                 raise TooLarge("the answer is longer than any of a KMS")
         except BaseException:
+            if response is not None:
+                response.close()
             connection.close()
             raise
         self._keep(connection, response)

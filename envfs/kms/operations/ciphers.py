@@ -6,12 +6,22 @@ import os
 from collections.abc import Mapping
 
 from envfs.crypto.secret import Secret
-from envfs.errors import FormatError, IntegrityError, InvalidCiphertext, Validation
-from envfs.format.blob import MAX_PLAINTEXT_SIZE, SALT_SIZE, SealedBlob, open_blob, read_blob, seal_blob
-from envfs.format.context import encode_context
+from envfs.errors import FormatError, IntegrityError, Internal, InvalidCiphertext, Validation
+from envfs.format.blob import MAX_PLAINTEXT_SIZE, SALT_SIZE, SealedBlob, open_blob, read_any_blob, read_blob, seal_blob
+from envfs.format.context import decode_context, encode_context
+from envfs.format.foreign_blob import (
+    MAX_FOREIGN_SIZE,
+    SECRET_SIZE,
+    ForeignBlob,
+    open_foreign_blob,
+    seal_foreign_blob,
+)
 from envfs.kms.catalogue import Key
+from envfs.kms.foreign.configuration import ForeignKey
+from envfs.kms.foreign.exchange import Question
+from envfs.kms.foreign.material import read_material
 from envfs.kms.material.specs import check_use
-from envfs.kms.model import ENCRYPT_DECRYPT
+from envfs.kms.model import ENCRYPT_DECRYPT, ORIGIN_FOREIGN
 from envfs.kms.operations.asymmetric import AsymmetricEncryption
 
 
@@ -51,13 +61,50 @@ class Ciphers(AsymmetricEncryption):
                 f"table keys of the KMS's store: the backing key of {key.arn} is missing",
                 hint="restore the KMS from a backup",
             )
+        if key.row.origin == ORIGIN_FOREIGN:
+            return self._seal_foreign(key, backing_key, plaintext, context_bytes)
         # The salt is drawn here, for this call alone: that is what keeps the blob's key from being used twice.
         return seal_blob(backing_key, key.row.key_id, backing_key_id, plaintext, context_bytes, os.urandom(SALT_SIZE))
 
-    def _open_blob(self, key: Key, blob: SealedBlob, context_bytes: bytes) -> Secret:
+    def _seal_foreign(self, key: Key, material: Secret, plaintext: bytes | bytearray, context_bytes: bytes) -> bytes:
+        """Asks the foreign KMS, which encrypts a fresh secret and never sees `plaintext`. KmsErrors, Pending."""
+        own, place = self._read_foreign(key, material)
+        question = Question("encrypt", place, _pairs(context_bytes))
+        with own, self._asker.answer(question) as answer:
+            assert answer.secret is not None
+            if len(answer.ciphertext) > MAX_FOREIGN_SIZE:
+                raise Internal(f"the ciphertext of the foreign key {place.key} is too long for a blob")
+            # The secret was drawn for this answer, which is given once.
+            return seal_foreign_blob(
+                own, answer.secret, key.row.key_id, key.row.backing_key_id, answer.ciphertext, plaintext, context_bytes
+            )
+
+    def _open_foreign(self, key: Key, material: Secret, blob: ForeignBlob, context_bytes: bytes) -> Secret:
+        own, place = self._read_foreign(key, material)
+        question = Question("decrypt", place, _pairs(context_bytes), blob.foreign)
+        with own, self._asker.answer(question) as answer:
+            assert answer.secret is not None
+            if len(answer.secret.expose()) != SECRET_SIZE:
+                raise Internal(f"the foreign KMS answers what was never encrypted under {place.key}")
+            try:
+                return open_foreign_blob(own, answer.secret, blob, context_bytes)
+            except IntegrityError:
+                raise InvalidCiphertext from None
+
+    @staticmethod
+    def _read_foreign(key: Key, material: Secret) -> tuple[Secret, ForeignKey]:
+        try:
+            return read_material(material)
+        except FormatError as error:
+            raise IntegrityError(f"table backing_keys of the KMS's store: {key.arn}: {error.message}") from None
+
+    def _open_blob(self, key: Key, blob: SealedBlob | ForeignBlob, context_bytes: bytes) -> Secret:
         backing_key = self._backing_key(key.row.key_id, blob.backing_key_id)
-        if backing_key is None:
+        is_foreign = isinstance(blob, ForeignBlob)
+        if backing_key is None or is_foreign != (key.row.origin == ORIGIN_FOREIGN):
             raise InvalidCiphertext
+        if isinstance(blob, ForeignBlob):
+            return self._open_foreign(key, backing_key, blob, context_bytes)
         try:
             return open_blob(backing_key, blob, context_bytes)
         except IntegrityError:
@@ -100,9 +147,13 @@ class Ciphers(AsymmetricEncryption):
             raise InvalidCiphertext from None
 
 
-def parse_blob(raw: bytes) -> SealedBlob:
+def _pairs(context_bytes: bytes) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(decode_context(context_bytes).items()))
+
+
+def parse_blob(raw: bytes) -> SealedBlob | ForeignBlob:
     """A symmetric key's ciphertext. InvalidCiphertext if it is none."""
     try:
-        return read_blob(raw)
+        return read_any_blob(raw)
     except FormatError:
         raise InvalidCiphertext from None

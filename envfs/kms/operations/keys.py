@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Final
 
+from envfs.crypto.secret import Secret
 from envfs.errors import AlreadyExists, InvalidAliasName, UnsupportedOperation, Validation
+from envfs.format.foreign_blob import MAX_FOREIGN_SIZE
 from envfs.kms.actions import PREFIX
 from envfs.kms.arn import SERVICE_ALIAS_PREFIX, check_alias_name, key_id_text
 from envfs.kms.audit.record import Call
 from envfs.kms.catalogue import Key
+from envfs.kms.foreign.configuration import ForeignKey
+from envfs.kms.foreign.exchange import Question
+from envfs.kms.foreign.material import new_material, read_material
 from envfs.kms.material.generate import generate
 from envfs.kms.material.specs import (
     ENCAPSULATE_DECAPSULATE,
@@ -27,6 +33,7 @@ from envfs.kms.model import (
     EXPIRES,
     NO_FACTS,
     ORIGIN_EXTERNAL,
+    ORIGIN_FOREIGN,
     ORIGIN_KMS,
     SYMMETRIC_DEFAULT,
     KeyListEntry,
@@ -52,7 +59,9 @@ DEFAULT_PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
 
 NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
-_OTHER_ORIGINS: Final = frozenset({"AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"})
+_OTHER_ORIGINS: Final = frozenset({"AWS_CLOUDHSM", ORIGIN_FOREIGN})
+# Whoever has it makes the KMS's process connect to a host of his choice, with its credentials.
+USE_FOREIGN_KMS: Final = "envfs:UseForeignKms"
 
 
 class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
@@ -70,16 +79,19 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
         origin: str = ORIGIN_KMS,
         tags: Mapping[str, str] = NO_TAGS,
         multi_region: bool = False,
+        foreign: ForeignKey | None = None,
         facts: RequestFacts = NO_FACTS,
     ) -> KeyMetadata:
         """A new CMK. Without `policy` it gets the default one; with one, the caller must keep the right to change it.
 
-        With the origin EXTERNAL it has no material until some is imported. `tags` need kms:TagResource as well.
+        With the origin EXTERNAL it has no material until some is imported, with EXTERNAL_KEY_STORE it stands for the
+        key `foreign` of another KMS, which is tried out; that needs envfs:UseForeignKms, too. `tags` need
+        kms:TagResource as well.
         """
         parameters: dict[str, object] = {
             "keySpec": spec, "keyUsage": usage, "origin": origin, "description": description,
             "multiRegion": multi_region, "bypassPolicyLockoutSafetyCheck": bypass_lockout_check,
-            "tags": recorded_tags(tags), "policy": policy,
+            "tags": recorded_tags(tags), "policy": policy, "foreignKey": None if foreign is None else asdict(foreign),
         }  # fmt: skip
         with self._recorded(
             "CreateKey", principal, facts, {k: v for k, v in parameters.items() if v is not None}
@@ -94,7 +106,7 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
             }
             self._authorise_creation(call, extra, with_tags=bool(tags))
             _check_description(description)
-            _check_origin(origin, multi_region=multi_region)
+            _check_origin(origin, foreign, multi_region=multi_region)
             _, found_usage = check_new_key(spec, usage, origin)
             check_tags(tags)
             text = default_key_policy(self._account) if policy is None else policy
@@ -104,6 +116,10 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
             if policy is not None and not bypass_lockout_check:
                 self._check_lockout(call, key, parsed)
             backing_key = None
+            if foreign is not None:
+                self._authorise(call, USE_FOREIGN_KMS)
+                with self._foreign_material(foreign, spec, found_usage) as made:
+                    backing_key = self._keyring.wrap(row.key_id, 1, spec, made, row.created)
             if origin == ORIGIN_KMS:
                 material = generate(spec)
                 with material.private as private:
@@ -113,10 +129,23 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
                 self._refresh()
                 call.decisions.clear()
                 self._authorise_creation(call, extra, with_tags=bool(tags))
+                if foreign is not None:
+                    self._authorise(call, USE_FOREIGN_KMS)
                 self._pin_named_users(transaction, parsed)
                 key = self._add_key(transaction, call, row, backing_key)
                 self._put_tags(transaction, row.key_id, tags)
         return self._metadata(key)
+
+    def _foreign_material(self, foreign: ForeignKey, spec: str, usage: str) -> Secret:
+        """The material of a key that stands for `foreign`, which was tried out. KmsErrors, Pending."""
+        foreign.check()
+        if (spec, usage) != (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT):
+            raise UnsupportedOperation("only symmetric encryption keys can be in another KMS")
+        with self._asker.answer(Question("try", foreign)) as answer:
+            if answer.size > MAX_FOREIGN_SIZE:
+                raise UnsupportedOperation(f"ciphertexts of {answer.arn} have {answer.size} bytes, which is too many")
+            # Its ARN, and not an alias, which may stand for another key tomorrow.
+            return new_material(replace(foreign, key=answer.arn))
 
     def describe_key(self, principal: Principal, key_id: str, facts: RequestFacts = NO_FACTS) -> KeyMetadata:
         with self._on_key("DescribeKey", principal, key_id, facts, extra=alias_fact(key_id), by_alias=True) as (_, key):
@@ -227,6 +256,9 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
         row = key.row
         backing_keys = self._catalogue.backing_keys(row.key_id)
         current = next((one for one in backing_keys if one.backing_key_id == row.backing_key_id), None)
+        foreign_key = None
+        if row.origin == ORIGIN_FOREIGN and current is not None:
+            foreign_key = self._foreign_place(current).key
         expiration_model, valid_to = self._expiration(row, backing_keys)
         algorithms = algorithms_of(row.spec, row.usage)
 
@@ -253,7 +285,23 @@ class KeyOperations(KeyPolicyOperations, AliasOperations, TagOperations):
             mac_algorithms=of(GENERATE_VERIFY_MAC),
             key_agreement_algorithms=of(KEY_AGREEMENT),
             encapsulation_algorithms=of(ENCAPSULATE_DECAPSULATE),
+            foreign_key=foreign_key,
         )
+
+    def _foreign_place(self, row: BackingKeyRow) -> ForeignKey:
+        """Where the key is whose material `row` has."""
+        material = self._keyring.cached(row.key_id, row.backing_key_id) or self._keyring.unwrap(row)
+        own, place = read_material(material)
+        own.wipe()
+        return place
+
+    def get_foreign_key(self, principal: Principal, key_id: str, facts: RequestFacts = NO_FACTS) -> ForeignKey:
+        """Where a foreign key is; needs kms:DescribeKey. UnsupportedOperation for another key."""
+        with self._on_key("DescribeKey", principal, key_id, facts, extra=alias_fact(key_id), by_alias=True) as (_, key):
+            row = self._catalogue.backing_key(key.row.backing_key_id)
+            if key.row.origin != ORIGIN_FOREIGN or row is None:
+                raise UnsupportedOperation(f"{key.arn} is a key of this KMS itself")
+            return self._foreign_place(row)
 
     def _expiration(self, row: KeyRow, backing_keys: list[BackingKeyRow]) -> tuple[str | None, int | None]:
         """The expiration model of imported material that is there, and when the first piece of it expires."""
@@ -270,9 +318,13 @@ def _check_description(description: str) -> None:
         raise Validation(f"a description has at most {MAX_DESCRIPTION} characters")
 
 
-def _check_origin(origin: str, *, multi_region: bool) -> None:
+def _check_origin(origin: str, foreign: ForeignKey | None, *, multi_region: bool) -> None:
     if multi_region:
         raise UnsupportedOperation("this KMS is one host's: it has no multi-Region keys")
+    if foreign is not None and origin == ORIGIN_FOREIGN:
+        return
+    if foreign is not None:
+        raise Validation(f"a foreign key has the origin {ORIGIN_FOREIGN}")
     if origin in _OTHER_ORIGINS:
         raise UnsupportedOperation(f"this KMS has no custom key stores, so no keys of the origin {origin}")
     if origin not in {ORIGIN_KMS, ORIGIN_EXTERNAL}:

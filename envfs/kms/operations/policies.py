@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from envfs.errors import EnvfsError, MalformedPolicy, Validation
-from envfs.format.blob import Blob
+from envfs.format.blob import read_any_blob
 from envfs.kms.actions import PREFIX
 from envfs.kms.audit.record import Call
 from envfs.kms.catalogue import Key
@@ -86,7 +86,9 @@ class KeyPolicyOperations(OnKey, IdentityOperations):
         return decision
 
     def _find_for_explanation(self, key: str | bytes) -> Key | None:
-        return self._catalogue.find(Blob.parse(key).key_id) if isinstance(key, bytes) else self._catalogue.resolve(key)
+        return (
+            self._catalogue.find(read_any_blob(key).key_id) if isinstance(key, bytes) else self._catalogue.resolve(key)
+        )
 
     def _check_lockout(self, call: Call, key: Key, policy: Policy) -> None:
         request = self._request(call, "kms:PutKeyPolicy", key)

@@ -18,6 +18,7 @@ from envfs.kms.model import (
     EXPIRES,
     NO_FACTS,
     ORIGIN_EXTERNAL,
+    ORIGIN_FOREIGN,
     ORIGIN_KMS,
     ROTATED_AUTOMATICALLY,
     ROTATED_ON_DEMAND,
@@ -108,6 +109,7 @@ class RotationOperations(OnKey):
             _check_rotates(key)
             with self._change(call) as transaction:
                 row = self._current(call, key)
+                _check_own_material(row)
                 backing_keys = self._catalogue.backing_keys(row.key_id)
                 made = sum(one.rotation_type == ROTATED_ON_DEMAND for one in backing_keys)
                 if made >= MAX_ON_DEMAND:
@@ -201,8 +203,16 @@ def _check_rotates(key: Key) -> None:
         )
 
 
+def _check_own_material(row: KeyRow) -> None:
+    if row.origin == ORIGIN_FOREIGN:
+        raise UnsupportedOperation(
+            "the material of a foreign key is rotated by the KMS that holds it", hint="rotate it there"
+        )
+
+
 def _check_automatic(key: Key) -> None:
     _check_rotates(key)
+    _check_own_material(key.row)
     if key.row.origin != ORIGIN_KMS:
         raise UnsupportedOperation(
             f"{key.arn} has imported material, which does not rotate by itself",

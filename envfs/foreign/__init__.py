@@ -1,0 +1,1 @@
+"""Waiting for foreign KMSs beside an event loop."""
