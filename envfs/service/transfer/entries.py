@@ -118,6 +118,8 @@ def _put_file(source_fd: int, target_fd: int, name: bytes, advance: Advance, *, 
             lost = attributes.apply(target, wanted)
             os.fsync(target)
             _verify(back, os.fstat(target), before.st_size, digest, advance)
+            if not _is_named(target_fd, temporary, os.fstat(target)):
+                raise Different  # whoever else may write the directory has put something in its place
             _give_name(target_fd, temporary, name, replace=replace)
         except BaseException:
             lower.unlink_if_there(target_fd, temporary)

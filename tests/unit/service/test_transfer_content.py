@@ -1,0 +1,151 @@
+"""Copying content with its holes, and what is found when DST does not give back what was written."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envfs.service.transfer import attributes, entries
+from envfs.service.transfer.content import CHUNK, SourceChanged, _not_zero, copy, digest_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB = 1 << 20
+
+
+def nothing(_: int) -> None:
+    pass
+
+
+def sparse_file(path: Path, size: int, pieces: dict[int, bytes]) -> bytes:
+    with path.open("wb") as file:
+        file.truncate(size)
+        for offset, piece in pieces.items():
+            file.seek(offset)
+            file.write(piece)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("size", "pieces"),
+    [
+        (0, {}),
+        (1, {0: b"x"}),
+        (3 * MIB, {}),
+        (5 * MIB + 7, {0: b"a", 2 * MIB - 1: b"bb", 5 * MIB: b"c"}),
+        (9 * MIB, {8 * MIB: b"x" * MIB}),
+        (4 * MIB, {0: bytes(MIB), MIB: b"y"}),
+        (2 * MIB + 1, {0: b"z" * (2 * MIB + 1)}),
+    ],
+)
+@pytest.mark.parametrize("tells_holes", [True, False])
+def test_content_and_holes_arrive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, pieces: dict[int, bytes], tells_holes: bool
+) -> None:
+    if not tells_holes:  # as in a mount, which knows no SEEK_HOLE
+        monkeypatch.setattr("envfs.service.transfer.content._tells_holes", lambda _fd, _size: False)
+    content = sparse_file(tmp_path / "from", size, pieces)
+    advanced: list[int] = []
+    with (tmp_path / "from").open("rb") as source, (tmp_path / "to").open("w+b") as target:
+        status = os.fstat(source.fileno())
+        digest = copy(source.fileno(), target.fileno(), status, advanced.append)
+        assert digest == digest_of(target.fileno(), size, nothing)
+    assert (tmp_path / "to").read_bytes() == content
+    assert sum(advanced) == size
+    assert (tmp_path / "to").stat().st_blocks <= status.st_blocks + 8 * len(pieces)
+
+
+@given(st.lists(st.sampled_from([b"\0", b"\1"]), max_size=6), st.integers(0, 4096))
+@settings(max_examples=60)
+def test_what_is_not_zero_is_copied(pieces: list[bytes], rest: int) -> None:
+    chunk = b"".join(piece * 4096 for piece in pieces) + bytes([7]) * rest
+    target = bytearray(len(chunk))
+    for start, end in _not_zero(chunk, 100):
+        target[start - 100 : end - 100] = chunk[start - 100 : end - 100]
+    assert target == chunk
+
+
+def test_a_digest_tells_zeros_from_data_and_order(tmp_path: Path) -> None:
+    digests = set()
+    contents = [b"", b"\0", b"\0\0", b"Z1", b"D1:\0", bytes(CHUNK) + b"a", b"a" + bytes(CHUNK), bytes(CHUNK + 1)]
+    for content in contents:
+        (tmp_path / "f").write_bytes(content)
+        with (tmp_path / "f").open("rb") as file:
+            digests.add(digest_of(file.fileno(), len(content), nothing))
+    assert len(digests) == len(contents)
+
+
+def test_a_file_that_got_shorter_is_no_whole_one(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"short")
+    with (tmp_path / "f").open("rb") as file, pytest.raises(SourceChanged):
+        digest_of(file.fileno(), 6, nothing)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[int, int]:
+    for name in ("source", "target"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "source" / "f").write_bytes(b"what was written" * 1000)
+    return (
+        os.open(tmp_path / "source", os.O_RDONLY | os.O_DIRECTORY),
+        os.open(tmp_path / "target", os.O_RDONLY | os.O_DIRECTORY),
+    )
+
+
+@pytest.mark.parametrize("how", ["a byte", "shorter", "another file"])
+def test_what_reads_back_otherwise_never_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: tuple[int, int], how: str
+) -> None:
+    source, target = pair
+    really = attributes.apply
+
+    def spoil(fd: int, wanted: attributes.Attributes) -> list[str]:
+        """Between the writing and the reading."""
+        lost = really(fd, wanted)
+        (part,) = (tmp_path / "target").iterdir()
+        if how == "a byte":
+            os.pwrite(fd, b"!", 12345)
+        elif how == "shorter":
+            os.ftruncate(fd, 999)
+        else:
+            part.unlink()
+            part.write_bytes(b"what was written" * 1000)
+        return lost
+
+    monkeypatch.setattr(attributes, "apply", spoil)
+    status = os.stat("f", dir_fd=source)
+    with pytest.raises(entries.Different):
+        entries.put(source, target, b"f", status, nothing, replace=False)
+    assert os.listdir(target) == []
+    os.close(source)
+    os.close(target)
+
+
+def test_a_name_that_was_taken_meanwhile_is_not_overwritten(tmp_path: Path, pair: tuple[int, int]) -> None:
+    source, target = pair
+    status = os.stat("f", dir_fd=source)
+    (tmp_path / "target" / "f").write_bytes(b"somebody else's")
+    with pytest.raises(entries.Taken):
+        entries.put(source, target, b"f", status, nothing, replace=False)
+    assert (tmp_path / "target" / "f").read_bytes() == b"somebody else's"
+    assert os.listdir(target) == ["f"]
+    entries.put(source, target, b"f", status, nothing, replace=True)
+    assert (tmp_path / "target" / "f").read_bytes() == b"what was written" * 1000
+    os.close(source)
+    os.close(target)
+
+
+def test_no_mode_gets_wider_than_it_was() -> None:
+    for mode, lost, expected in (
+        (0o6755, [], 0o6755),
+        (0o6755, ["owner"], 0o755),
+        (0o4770, ["group"], 0o700),
+        (0o664, ["group"], 0o644),
+        (0o1757, ["owner", "group"], 0o1757),
+    ):
+        assert attributes._mode(mode, lost) == expected
