@@ -32,6 +32,9 @@ COMMANDS = {
         "Print LOWERFILE, a file in a lower directory, without a mount.",
     ),
     "decrypt": Lazy("envfs.cli.lower_content", "decrypt", "Decrypt LOWERFILE to F, without a mount."),
+    "rewrap": Lazy(
+        "envfs.cli.rewrap", "rewrap", "Put the data keys of files under another CMK, or the newest material of theirs."
+    ),
     "fsck": Lazy("envfs.cli.fsck", "fsck", "Check the volume in LOWER, and repair it."),
     "explain": Lazy("envfs.cli.explain", "explain", "Say whether a user may open PATH, and which statement decides."),
     "completion": Lazy("envfs.cli.completion", "completion", "Print the script that completes command lines in SHELL."),

@@ -17,6 +17,7 @@ import errno
 import logging
 import os
 import stat as stat_module
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from envfs.errors import IntegrityError
@@ -517,10 +518,29 @@ class Content:
         self.has_older_slot = not both
         self._keep_times(before)
 
-    def _keep_times(self, before: os.stat_result) -> None:
+    def renew_slots(self, fd: int, **changes: object) -> None:
+        """Both slots anew, in one write through a descriptor that may write: members of the header other than those
+        that follow from the blocks, a new blob of the DEK for instance. Nothing has changed if it raises.
+        """
+        before = os.fstat(fd)
+        kept, key = self.slot, self.header_key
+        self.slot = replace(kept, **changes)  # type: ignore[arg-type]
+        try:
+            first = self._next_slot(kept.sequence + 1, kept.length_bound, None)
+            second = self._next_slot(kept.sequence + 2, kept.length_bound, None)
+            pair = [second.seal(key), first.seal(key)]
+            # A kill cannot tear a page; and of two sectors, the second has all of slot 1, so that one is always whole.
+            write_all(fd, b"".join(pair if self.position == 0 else reversed(pair)), PLACE_SIZE)
+        except BaseException:
+            self.slot = kept
+            raise
+        self.slot, self.has_older_slot = second, False
+        self._keep_times(before, fd)
+
+    def _keep_times(self, before: os.stat_result, fd: int | None = None) -> None:
         mtime_ns = before.st_mtime_ns if self.mtime_ns is None else self.mtime_ns
         with contextlib.suppress(PermissionError):  # an ordinary user who writes somebody else's file
-            os.utime(self.fd, ns=(before.st_atime_ns, mtime_ns))
+            os.utime(self.fd if fd is None else fd, ns=(before.st_atime_ns, mtime_ns))
 
     def hold_mtime(self) -> None:
         """From now on the kernel alone decides: a write that reaches us says nothing of when it was made."""

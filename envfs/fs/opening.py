@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("envfs.fs")
 
 SERVICE = "envfs"
+_MOST_RENEWED = 200_000  # files; some 40 MB
 _READ_ACTION = "kms:Decrypt"
 _WRITE_ACTIONS = ("kms:GenerateDataKey",)
 
@@ -88,6 +89,7 @@ class Opener:
         self._ordered = ordered
         self._engine = engine
         self._resolver = resolver
+        self._renewed: dict[bytes, int] = {}  # file id → number of the header that it got with its new key
         self.geometry = Geometry(1 << volume.block_log2)
         self.alarm: Callable[[str, str], None] = nodes.alarm
         self._buffers = Buffers(self.geometry)
@@ -249,6 +251,7 @@ class Opener:
         size = self.geometry.plain_size(found.st_size)
         if size < slot.length_bound:
             raise IntegrityError(f"{node.path()} was cut: {size} bytes are left of at least {slot.length_bound}")
+        self.check_newest(slot.file_id, slot.sequence)
         self._check_unchanged(node, slot.file_id, size, slot.sequence)
         node.object_id = slot.file_id
         return Content(
@@ -277,6 +280,17 @@ class Opener:
             return
         self._nodes.retire(node)
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def renewed(self, file_id: bytes, sequence: int) -> None:
+        """A file got a new DEK or blob in this mount: no header with a lower number is in force from now on."""
+        if len(self._renewed) >= _MOST_RENEWED and file_id not in self._renewed:
+            del self._renewed[next(iter(self._renewed))]
+        self._renewed[file_id] = sequence
+
+    def check_newest(self, file_id: bytes, sequence: int) -> None:
+        """IntegrityError for a header from before what `renewed` told."""
+        if sequence < self._renewed.get(file_id, 0):
+            raise IntegrityError("an older header was put back in place of the one that was written")
 
     def check_place(self, node: Node, place: bytes, file_id: bytes) -> None:
         """Also for a file that has lost its name: it belongs where it had it."""

@@ -48,6 +48,10 @@ class Promises:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def waiting(self, node: Node) -> Content | None:
+        """The content of a file that is closed and whose header will be written once more, by `record_length_by`."""
+        return self._waiting.get(node)
+
     def closing(self, node: Node, content: Content) -> bool:
         """The last handle on a content that may write is being closed. Whether its header key is still needed."""
         before = self._waiting.pop(node, None)

@@ -24,6 +24,7 @@ from envfs.access.peer import Peer
 from envfs.errors import AccessDenied, ConfigError
 from envfs.format.header import volume_context
 from envfs.kms.model import Access, RequestFacts
+from envfs.service import requests_keys
 from envfs.service.keys import VIA_SERVICE, usable_key
 from envfs.service.mount_context import MountContext, MountFacts, Operation, text_field
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["MountFacts", "Requests"]
 
 #: The topics with modules of their own: each takes the context of the mount and returns its operations by name.
-_TOPICS: tuple[Callable[[MountContext], dict[str, Operation]], ...] = ()
+_TOPICS: tuple[Callable[[MountContext], dict[str, Operation]], ...] = (requests_keys.operations,)
 
 _ACTIONS: dict[Access, tuple[str, ...]] = {
     "read": ("kms:Decrypt",),

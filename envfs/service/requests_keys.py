@@ -1,0 +1,145 @@
+"""New keys for files that are there: what `envfs rewrap` and `envfs rekey` ask a mount's daemon for.
+
+| operation | who may ask                                                                             |
+|-----------|-----------------------------------------------------------------------------------------|
+| `rewrap`  | everybody, for his own files; root and the mount's owner for all; the KMS decides each  |
+| `rekey`   | the same                                                                                |
+
+One request is about one path; everything below it is done. `progress` counts files; `item` names one that failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from envfs.errors import EnvfsError
+from envfs.format.header import volume_context
+from envfs.fs.lower import OPEN_DIRECTORY, syncfs
+from envfs.fs.rewrapping import Outcome, Rewrapping
+from envfs.fs.walking import Asker, Entry, Walk, count_below
+from envfs.service.keys import usable_key
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from envfs.access.peer import Peer
+    from envfs.fs.nodes import Node
+    from envfs.service.mount_context import MountContext, Operation
+    from envfs.service.reporting import LongOperation, Reporter
+
+
+def operations(context: MountContext) -> dict[str, Operation]:
+    """The operations of this topic, by name."""
+    keys = _Keys(context)
+    return {"rewrap": keys.rewrap}
+
+
+class _Keys:
+    def __init__(self, context: MountContext) -> None:
+        self._context = context
+        self._state = context.filesystem.state
+        self._tree = context.filesystem.tree
+
+    def rewrap(self, peer: Peer, request: Mapping[str, Any], descriptor: int | None) -> LongOperation:
+        self._context.require_writable()
+        start = self._start(descriptor)
+        to_key = self._key(peer, request, start)
+        principal = self._context.principal(peer)
+        rewrapping = Rewrapping(self._state, self._asker(peer), principal, to_key)
+
+        async def one(entry: Entry) -> Outcome:
+            return rewrapping.one(entry)
+
+        async def work(reporter: Reporter) -> dict[str, Any]:
+            return await self._each(reporter, peer, start, one)
+
+        return work
+
+    async def _each(
+        self, reporter: Reporter, peer: Peer, start: Node, one: Callable[[Entry], Awaitable[Outcome]]
+    ) -> dict[str, Any]:
+        """Do `one` to every file at and below `start`, and tell of it."""
+        counts = dict.fromkeys(Outcome, 0)
+        failed = 0
+
+        async def problem(path: str, error: Exception) -> None:
+            nonlocal failed
+            failed += 1
+            await reporter.item(path=path, **_problem(error))
+
+        def told() -> dict[str, int]:
+            return {outcome.value: count for outcome, count in counts.items()} | {"failed": failed}
+
+        start.lookups += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                enough = trio.Event()
+                nursery.start_soon(self._count, reporter, start, enough)
+                walk = Walk(self._state, self._tree, self._asker(peer), problem)
+                try:
+                    async with contextlib.aclosing(walk.files(start)) as files:
+                        async for entry in files:
+                            try:
+                                counts[await one(entry)] += 1
+                            except (EnvfsError, OSError) as error:
+                                await problem(entry.path, error)
+                            reporter.progress(**told())
+                            await reporter.give_way()
+                finally:
+                    enough.set()
+            if counts[Outcome.DONE] and not self._state.never_blocks:
+                # Only now is what the headers held before off the disk, as far as that can be said.
+                root = os.dup(self._state.nodes.root.directory_fd)
+                try:
+                    await trio.to_thread.run_sync(syncfs, root)
+                finally:
+                    os.close(root)
+        finally:
+            self._state.nodes.forget(start.node_id, 1)
+        return told()
+
+    async def _count(self, reporter: Reporter, start: Node, enough: trio.Event) -> None:
+        """How much there is, while the work has begun: for the estimate."""
+        if not start.is_directory:
+            reporter.progress(total=1)
+            return
+        try:
+            fd = os.open(b".", OPEN_DIRECTORY, dir_fd=self._state.nodes.directory_fd(start))
+        except OSError:
+            return  # the walk says why
+        try:
+            files, size = await trio.to_thread.run_sync(count_below, fd, enough.is_set)
+            reporter.progress(total=files, total_bytes=size)
+        finally:
+            os.close(fd)
+
+    def _start(self, descriptor: int | None) -> Node:
+        return self._tree.node(self._context.inode(descriptor))
+
+    def _key(self, peer: Peer, request: Mapping[str, Any], start: Node) -> str | None:
+        """The ARN of the key that the request names, if he may say so."""
+        key = request.get("key")
+        if not isinstance(key, str) or not key:
+            return None
+        context = volume_context(self._context.volume.volume_id)
+        return usable_key(self._context.engine, self._context.principal(peer), key, context, start.path())
+
+    def _asker(self, peer: Peer) -> Asker:
+        try:
+            entry = pwd.getpwuid(peer.uid)
+            gids = frozenset(os.getgrouplist(entry.pw_name, peer.gid))
+        except KeyError:
+            gids = frozenset({peer.gid})
+        return Asker(peer.uid, gids, is_master=peer.uid in {0, os.geteuid()})
+
+
+def _problem(error: Exception) -> dict[str, str]:
+    if isinstance(error, EnvfsError):
+        return {"problem": error.message or type(error).__name__, "kind": type(error).__name__}
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return {"problem": text, "kind": "OSError"}
