@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -23,13 +24,11 @@ from envfs.kms.rootkey import (
     RecoveryUnlock,
     passphrase_parameters,
     seal_slot,
+    typed_unlock,
 )
 from tests.integration.kms.killing import killed_at_every_line
+from tests.reference import kms as reference
 from tests.unit.kms.kit import ALICE, CONTEXT, OWNER, People, audit_records, make_kms, open_kms
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 FAST = Argon2Cost(memory_kib=64, iterations=1, lanes=1)
 SEED = Secret(bytes(range(20)))
@@ -285,3 +284,38 @@ def test_a_kill_while_it_is_restored_leaves_no_kms_or_all_of_it(home: Path, tmp_
     with open_kms(target) as engine:
         assert engine.verify_everything()[2] == []
     assert not list(target.glob(".restore-*"))
+
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "backup-1"
+EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+
+
+@pytest.mark.parametrize("opened_by", ["recovery_key", "passphrase", "backup_passphrase", "key_file"])
+def test_a_backup_of_the_first_release_is_restored_for_ever(opened_by: str, tmp_path: Path) -> None:
+    target, key_file = tmp_path / "kms", tmp_path / "root.key"
+    key_file.write_bytes(bytes.fromhex(EXPECTED["key_file"]))
+    key_file.chmod(0o400)
+    way = KeyFileUnlock(key_file) if opened_by == "key_file" else typed_unlock(Secret(EXPECTED[opened_by].encode()))
+    with (GOLDEN / "kms.backup").open("rb") as file:
+        restore_backup(file, target, lambda *_: way, key_file=Secret(key_file.read_bytes()))
+    with open_kms(target) as engine:
+        plaintext = engine.decrypt(ALICE, bytes.fromhex(EXPECTED["blob"]), CONTEXT)
+        assert bytes(plaintext.expose()).hex() == EXPECTED["plaintext"]
+        assert engine.describe_key(OWNER, "alias/pay").arn == EXPECTED["key"]
+
+
+def test_the_reference_reader_reads_it_too() -> None:
+    raw = (GOLDEN / "kms.backup").read_bytes()
+    seed = reference.read_recovery_key(EXPECTED["recovery_key"])
+    found: list[bytes] = []
+    file = io.BytesIO(raw)
+    header = read_header(file)
+    for slot in header.slots:
+        if slot.kind == "recovery":
+            given = (header.store_id, slot.slot_id, slot.kind, slot.parameters, slot.wrapped, seed)
+            found.append(reference.open_root_slot(*given))
+    (root_key,) = found
+    store_id, slots, entries = reference.read_backup(raw, root_key)
+    assert store_id == header.store_id
+    assert [slot[1] for slot in slots].count("passphrase") == 2
+    assert [name.split("/")[0] for name, _ in entries] == ["manifest.json", "kms.db", "audit"]
