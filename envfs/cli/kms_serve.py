@@ -22,10 +22,17 @@ from envfs.service.kms_server import ServeRequest, parse_address
 @click.option(
     "--socket", "socket_path", type=PATH, metavar="PATH", help="The Unix socket. [default: where envfs looks for it]"
 )
+@click.option("--log-level", type=click.Choice(log.LEVELS), default="info", show_default=True, help="On stderr.")
 @passphrase_file_option
 @json_option
 def serve(
-    tcp: str | None, socket_path: Path | None, passphrase_file: Path | None, *, tcp_without_tls: bool, as_json: bool
+    tcp: str | None,
+    socket_path: Path | None,
+    log_level: str,
+    passphrase_file: Path | None,
+    *,
+    tcp_without_tls: bool,
+    as_json: bool,
 ) -> None:
     """Serve the KMS to AWS's clients, in the foreground, until it is interrupted.
 
@@ -34,7 +41,7 @@ def serve(
     address = None if tcp is None else parse_address(tcp, anywhere=tcp_without_tls)
     home = home_directory()
     unlock = unlock_for(home, passphrase_file)
-    log.to_stderr()
+    log.to_stderr(level=log.level_of(log_level))
 
     def report(places: dict[str, Any]) -> None:
         notify.ready()

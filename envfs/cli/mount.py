@@ -46,6 +46,7 @@ def mount(lower: Path, mountpoint: Path, options: tuple[str, ...], *, foreground
                             (default: with two cores or more)
       idle=TIME             unmount when nothing was open and nobody asked anything for so long:
                             90s, 10m, 2h, 1d
+      log=LEVEL             debug, info (default), warning or error
       home=DIR              the KMS's directory instead of ENVFS_HOME (for fstab)
       passphrase_file=FILE  the KMS's passphrase (for fstab)
       dev suid noexec noatime sync dirsync ...   as in mount(8)
@@ -70,7 +71,7 @@ def mount_volume(
     if only_check:
         return
     if foreground:
-        log.to_stderr()
+        log.to_stderr(level=log.level_of(options.log_level))
         run(request, unlock, _announce)
     else:
         mount_in_background(request, unlock)

@@ -58,6 +58,8 @@ def _failed(error: BaseException, request: str) -> FUSEError:
             log.warning("%s: %s%s", request, error, f" ({error.hint})" if error.hint else "")
         elif errno_of(error) == errno.EIO:
             log.error("%s: %s: %s", request, type(error).__name__, error)
+        else:
+            log.debug("%s: %s: %s", request, type(error).__name__, error)
         return FUSEError(errno_of(error))
     log.critical("%s: broken invariant", request, exc_info=error)
     return FUSEError(errno.EIO)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envfs.errors import ConfigError
+from envfs.service.log import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,7 @@ _SWITCHES: dict[str, dict[str, bool]] = {
     "noallow_other": {"allow_other": False},
 }
 _WITH_PATH = {"passphrase_file": "FILE", "home": "DIR"}
-_WITH_VALUE = {**_WITH_PATH, "idle": "TIME"}
+_WITH_VALUE = {**_WITH_PATH, "idle": "TIME", "log": "LEVEL"}
 
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -73,6 +74,7 @@ class MountOptions:
     passphrase_file: Path | None = None
     home: Path | None = None
     idle: int | None = None  # seconds
+    log_level: str = "info"  # one of LEVELS
     kernel_flags: frozenset[str] = frozenset()
 
     def others_allowed(self, uid: int) -> bool:
@@ -135,6 +137,10 @@ def _apply(options: MountOptions, word: str) -> MountOptions | None:
     name, equals, value = word.partition("=")
     if name == "idle":
         return replace(options, idle=_seconds(word, value))
+    if name == "log":
+        if value not in LEVELS:
+            raise ConfigError(f"mount option {word!r} names no level", hint="write -o log=" + ", ".join(LEVELS))
+        return replace(options, log_level=value)
     if name not in _WITH_PATH:
         return None
     if not equals or not value.startswith("/"):

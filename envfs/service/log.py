@@ -1,6 +1,7 @@
 """The log of a mount's daemon: ENVFS_HOME/log/MOUNTPOINT-HASH.log, and warnings to syslog too where there is one.
 
-Everything goes through `logging`; what writes to file descriptor 2 all the same (libfuse, fusermount3, the
+One line for each message, whatever the names of files in it, so that nobody can forge one. Never keys, plaintext or
+passphrases. Everything goes through `logging`; what writes to file descriptor 2 all the same (libfuse, fusermount3, the
 interpreter's last words) lands in the same file. It is rotated at 4 MiB with three predecessors, so that a stream of
 errors cannot fill the disk.
 """
@@ -23,6 +24,23 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _MAX_BYTES = 4 << 20
 _KEPT = 3
 _SYSLOG = "/dev/log"
+#: What `-o log=` and `--log-level` may say.
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class _OneLine(logging.Formatter):
+    """Escapes what would end the line or steer a terminal: names of files come from users."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        text = super().formatMessage(record)
+        return "".join(
+            char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+        )
+
+
+def level_of(name: str) -> int:
+    """The level of one of LEVELS."""
+    return logging.getLevelNamesMapping()[name.upper()]
 
 
 class _OwnerOnlyFile(logging.handlers.RotatingFileHandler):
@@ -45,19 +63,21 @@ def to_file(path: Path, *, level: int = logging.INFO) -> None:
     """Send the root logger and file descriptor 2 to `path`; warnings and worse go to syslog as well."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     handler = _OwnerOnlyFile(path, maxBytes=_MAX_BYTES, backupCount=_KEPT, encoding="utf-8")
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(_OneLine(_FORMAT))
     handlers: list[logging.Handler] = [handler]
     if _is_socket(_SYSLOG):
         syslog = logging.handlers.SysLogHandler(_SYSLOG, facility=logging.handlers.SysLogHandler.LOG_DAEMON)
         syslog.setLevel(logging.WARNING)
-        syslog.setFormatter(logging.Formatter("envfs[%(process)d]: %(name)s: %(message)s"))
+        syslog.setFormatter(_OneLine("envfs[%(process)d]: %(name)s: %(message)s"))
         handlers.append(syslog)
     logging.basicConfig(level=level, handlers=handlers, force=True)
 
 
 def to_stderr(*, level: int = logging.INFO) -> None:
     """The log of a mount in the foreground."""
-    logging.basicConfig(level=level, format=_FORMAT, stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine(_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 def _is_socket(path: str) -> bool:

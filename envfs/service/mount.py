@@ -66,7 +66,7 @@ def mount_in_background(request: MountRequest, unlock: Unlock) -> dict[str, Any]
     path = log.log_path(request.home, request.mountpoint)
     return daemon.spawn(
         functools.partial(run, request, unlock, log_file=path),
-        detach=lambda: daemon.detach_streams(lambda: log.to_file(path)),
+        detach=lambda: daemon.detach_streams(lambda: log.to_file(path, level=log.level_of(request.options.log_level))),
         failure_hint=f"see {path}",
     )
 
@@ -276,4 +276,6 @@ def words(options: MountOptions) -> tuple[str, ...]:
     chosen = [name for name, on in switches.items() if on]
     if options.idle is not None:
         chosen.append(f"idle={options.idle}s")
+    if options.log_level != "info":
+        chosen.append(f"log={options.log_level}")
     return ("ro" if options.read_only else "rw", *chosen, *sorted(options.kernel_flags))

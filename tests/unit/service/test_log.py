@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from envfs.service import log
 
 PROGRAM = """\
@@ -69,3 +71,26 @@ def test_warnings_reach_syslog_and_the_rest_does_not(tmp_path: Path) -> None:
         message = daemon.recv(4096)
     assert b"tampering" in message
     assert b"<27>envfs[" in message  # facility daemon (3 · 8) and severity error (3), RFC 5424 section 6.2.1
+
+
+def test_nobody_forges_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "log/a.log"
+    program = (
+        "import logging, sys\nfrom pathlib import Path\nfrom envfs.service import log\nlog.to_file(Path(sys.argv[1]))\n"
+        "logging.getLogger('envfs.fs').warning('%s', '/a\\n2026-01-01 ERROR envfs: all is lost\\x1b[31m\\udcff')\n"
+    )
+    subprocess.run([sys.executable, "-c", program, path], timeout=60, check=True)
+    (line,) = path.read_text().splitlines()
+    assert line.endswith(r"WARNING envfs.fs: /a\n2026-01-01 ERROR envfs: all is lost\x1b[31m\udcff")
+
+
+@pytest.mark.parametrize(("level", "expected"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
+def test_levels_choose_what_is_logged(level: str, expected: int, tmp_path: Path) -> None:
+    path = tmp_path / "log/a.log"
+    program = (
+        "import logging, sys\nfrom pathlib import Path\nfrom envfs.service import log\n"
+        "log.to_file(Path(sys.argv[1]), level=log.level_of(sys.argv[2]))\n"
+        "for one in (10, 20, 30, 40): logging.getLogger('envfs').log(one, 'said')\n"
+    )
+    subprocess.run([sys.executable, "-c", program, path, level], timeout=60, check=True)
+    assert len(path.read_text().splitlines()) == expected
