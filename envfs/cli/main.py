@@ -17,6 +17,9 @@ COMMANDS = {
     "mount": Lazy("envfs.cli.mount", "mount", "Mount the volume in LOWER at MOUNTPOINT."),
     "umount": Lazy("envfs.cli.umount", "umount", "Unmount what is mounted at MOUNTPOINT."),
     "status": Lazy("envfs.cli.status", "status", "Show the mounts, or one of them in detail."),
+    "top": Lazy(
+        "envfs.cli.top", "top", "Show what the mounts are doing, or one of them: operations, users, throughput, caches."
+    ),
     "kms": Lazy("envfs.cli.kms", "kms", "Make, check and serve the key management service (KMS), and use its keys."),
     "key": Lazy("envfs.cli.key", "key", "Make and manage customer master keys (CMKs)."),
     "grant": Lazy("envfs.cli.grant", "grant", "Let somebody use a key, without touching its policy."),

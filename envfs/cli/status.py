@@ -15,15 +15,22 @@ from envfs.service.client import Connection, is_dead
 from envfs.service.errors import MountError
 
 
-@click.command(epilog=examples("envfs status", "envfs status ~/vault --json"))
+@click.command(epilog=examples("envfs status", "envfs status ~/vault --json", "envfs status --metrics"))
 @click.argument("mountpoint", type=PATH, required=False)
+@click.option("--metrics", is_flag=True, help="Print counters as Prometheus reads them; for root and a mount's owner.")
 @json_option
-def status(mountpoint: Path | None, *, as_json: bool) -> int:
+def status(mountpoint: Path | None, *, metrics: bool, as_json: bool) -> int:
     """Show the mounts, or one of them in detail.
 
     A mount is "serving", "dead" (its daemon has ended; `envfs umount` clears it away), "hanging" or "unreachable" (its
     control socket is not for you). With MOUNTPOINT, the exit code is 0 only if it serves.
     """
+    if metrics:
+        from envfs.cli.top import measure_all  # noqa: PLC0415  (only this way needs it)
+        from envfs.service.prometheus import exposition  # noqa: PLC0415
+
+        click.echo(exposition(measure_all(mountpoint).values()), nl=False)
+        return ExitCode.OK
     if mountpoint is None:
         _show_all([_describe(entry) for entry in mountinfo.envfs_mounts()], as_json=as_json)
         return ExitCode.OK

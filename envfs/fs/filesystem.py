@@ -23,6 +23,7 @@ from envfs.fs.alarms import Alarms
 from envfs.fs.attributes import close_handle
 from envfs.fs.belonging import Belonging
 from envfs.fs.content import Content
+from envfs.fs.counters import Counters
 from envfs.fs.directories import Directories
 from envfs.fs.durability import Unsynced
 from envfs.fs.handles import Handle, Opened
@@ -96,7 +97,7 @@ class Filesystem:
         self.revocation = Revocation(self.state, self.handles)
         self.listings: dict[int, Listing] = {}
         self._next_handle = 1
-        self.requests = 0
+        self.counters = Counters()
         try:
             directories.load(nodes.root)
             if not options.read_only:
@@ -109,14 +110,21 @@ class Filesystem:
             self.close()
             raise
 
+    @property
+    def requests(self) -> int:
+        """How many requests there were."""
+        return self.counters.requests
+
     def add_handle(self, node: Node, content: Content, opened: Opened | None = None) -> int:
         """A new file handle on a content. `opened` None: for nobody whose access could be taken away."""
         content.handles += 1
         if content.writable and self.state.options.writeback:
             content.hold_mtime()
+        used = self.counters.of(self.state.uid if opened is None else opened.uid)
+        used.opens += 1
         number = self._next_handle
         self._next_handle += 1
-        handle = self.handles[number] = Handle(node, content, opened)
+        handle = self.handles[number] = Handle(node, content, used, opened)
         if opened is not None:
             if opened.direct:
                 content.direct_handles += 1

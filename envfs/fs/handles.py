@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from envfs.fs.content import Content
+    from envfs.fs.counters import UserCounters
     from envfs.fs.nodes import Node
     from envfs.kms.model import Access, Principal
 
@@ -28,13 +29,14 @@ class Handle:
     """One open(2) of a regular file. Whoever opened it decides what it may do, whoever uses it.
 
     `lost` is the errno that it has for reads and writes since its opener is not allowed any more (0: he is);
-    `draining`: what was written before is still on its way. `guard` is the node's.
+    `draining`: what was written before is still on its way. `guard` is the node's. `used`: what its user is counted by.
     """
 
-    __slots__ = ("content", "draining", "guard", "lost", "node", "opened", "principal")
+    __slots__ = ("content", "draining", "guard", "lost", "node", "opened", "principal", "used")
 
-    def __init__(self, node: Node, content: Content, opened: Opened | None = None) -> None:
+    def __init__(self, node: Node, content: Content, used: UserCounters, opened: Opened | None = None) -> None:
         self.node = node
+        self.used = used
         self.content = content
         self.opened = opened  # None: none of a user's
         self.principal: Principal | None = None  # as it was when it was decided last

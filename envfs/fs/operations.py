@@ -19,7 +19,7 @@ import pyfuse3
 import trio
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext, SetattrFields, StatvfsData
 
-from envfs.errors import EnvfsError, FormatError, IntegrityError, KeyUnavailable
+from envfs.errors import AccessDenied, EnvfsError, FormatError, IntegrityError, KeyUnavailable
 from envfs.foreign.waiting import ForeignWait
 from envfs.fs.attributes import Change, change_attributes, close_handle, drop_set_id
 from envfs.fs.errno_table import errno_of
@@ -80,7 +80,7 @@ def inline(
     name = handler.__name__.lstrip("_")
 
     async def handle(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        self.filesystem.requests += 1
+        self._counts[name] += 1
         try:
             return handler(self, *args, **kwargs)
         except FUSEError:
@@ -104,6 +104,7 @@ class Operations(pyfuse3.Operations):
     def __init__(self, filesystem: Filesystem, on_ready: Callable[[], None]) -> None:
         super().__init__()
         self.filesystem = filesystem
+        self._counts = filesystem.counters.operations
         state = filesystem.state
         self.nodes = state.nodes
         self.open_directories, self.most_directories = state.nodes.open_directories, state.nodes.most_directories
@@ -223,7 +224,11 @@ class Operations(pyfuse3.Operations):
     def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
-        node, found, content = self.filesystem.tree.create(parent, name, mode, ctx)
+        try:
+            node, found, content = self.filesystem.tree.create(parent, name, mode, ctx)
+        except AccessDenied:
+            self.filesystem.counters.of(ctx.uid).denied += 1
+            raise
         opened = Opened(ctx.uid, ctx.gid, ctx.pid, "create", node.path(), bool(flags & _WRITE_FLAGS))
         handle = self.filesystem.add_handle(node, content, opened)
         return FileInfo(fh=handle), self._entry(node, found)
@@ -295,7 +300,11 @@ class Operations(pyfuse3.Operations):
         node = filesystem.tree.node(inode)
         before = node.object_id
         write = bool(flags & _WRITE_FLAGS)
-        content = filesystem.state.opener.open(node, ctx, write=write)
+        try:
+            content = filesystem.state.opener.open(node, ctx, write=write)
+        except AccessDenied:
+            filesystem.counters.of(ctx.uid).denied += 1
+            raise
         direct = filesystem.revocation.wants_direct(node, ctx.uid)
         opened = Opened(ctx.uid, ctx.gid, ctx.pid, "write" if write else "read", node.path(), write, direct)
         handle = filesystem.add_handle(node, content, opened)
@@ -312,13 +321,15 @@ class Operations(pyfuse3.Operations):
         return FileInfo(fh=handle, keep_cache=same, direct_io=direct)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        self.filesystem.requests += 1
         handle = self.filesystem.handles[fh]
-        content = handle.content
+        content, used = handle.content, handle.used
+        used.reads += 1
         try:
             if handle.guard is not None:
                 self.filesystem.revocation.check_read(handle)
-            return cast("bytes", content.read(off, size, self._nowait))
+            found = content.read(off, size, self._nowait)
+            used.read_bytes += len(found)
+            return cast("bytes", found)
         except BlockingIOError:
             return await self._read_in_thread(fh, off, size)
         except OSError as error:
@@ -341,7 +352,9 @@ class Operations(pyfuse3.Operations):
         give_way()
         try:
             try:
-                return cast("bytes", await trio.to_thread.run_sync(content.read_apart, off, size))
+                found = await trio.to_thread.run_sync(content.read_apart, off, size)
+                handle.used.read_bytes += len(found)
+                return cast("bytes", found)
             except IntegrityError:
                 if content.writes == writes:
                     raise
@@ -354,22 +367,25 @@ class Operations(pyfuse3.Operations):
     def _failed(self, error: BaseException, request: str) -> FUSEError:
         if isinstance(error, IntegrityError | FormatError):
             self.filesystem.state.alarms.tell(request, str(error))
-        return _failed(error, request)
+        failed = _failed(error, request)
+        self.filesystem.counters.failures[failed.errno] += 1
+        return failed
 
     def _damaged(self, error: Exception, fh: int) -> FUSEError:
         return self._failed(error, f"read of {self.filesystem.handles[fh].node.path()}")
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        self.filesystem.requests += 1
         handle = self.filesystem.handles[fh]
         content = handle.content
+        handle.used.writes += 1
         try:
             protection = content.protection
             if protection is not None and protection.concerns(off, len(buf)):
                 await self._reserve(handle, protection, off, len(buf))
             if handle.guard is not None:
                 self.filesystem.revocation.check_write(handle)
-            return content.write(off, buf)
+            handle.used.written_bytes += content.write(off, buf)
+            return len(buf)
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise self._failed(error, f"write to {handle.node.path()}") from None
 
@@ -413,7 +429,7 @@ class Operations(pyfuse3.Operations):
 
     async def _sync(self, request: str, fd: int, sync: Callable[[int], None]) -> None:
         """Sync first what the file depends on, then the file, in a thread; closes `fd`."""
-        self.filesystem.requests += 1
+        self._counts[request] += 1
         first = self.filesystem.sync_work()
 
         def work() -> None:

@@ -28,7 +28,8 @@ _LONGEST_PAUSE: Final = 60.0
 class Served(Protocol):
     """What is to be known of a filesystem."""
 
-    requests: int
+    @property
+    def requests(self) -> int: ...
 
     @property
     def handles(self) -> Sized: ...

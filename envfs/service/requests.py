@@ -7,6 +7,7 @@
 | `dir-show`    | the same                                                                                        |
 | `dir-set-key` | the directory's Unix owner and root, if the KMS lets them describe the key or encrypt under it |
 | `explain`     | everybody about himself; root and the KMS's owner about everybody                               |
+| `metrics`     | root and the mount's owner                                                                      |
 
 Others are added in modules of their own, `requests_<topic>`, each with a function `operations(context)`. An operation
 is called in the trio thread and must not block; it returns its result, or a `LongOperation` that makes it and tells how
@@ -24,7 +25,7 @@ from envfs.access.peer import Peer
 from envfs.errors import AccessDenied, ConfigError
 from envfs.format.header import volume_context
 from envfs.kms.model import Access, RequestFacts
-from envfs.service import requests_keys
+from envfs.service import requests_keys, requests_metrics
 from envfs.service.keys import VIA_SERVICE, usable_key
 from envfs.service.mount_context import MountContext, MountFacts, Operation, text_field
 
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
 __all__ = ["MountFacts", "Requests"]
 
 #: The topics with modules of their own: each takes the context of the mount and returns its operations by name.
-_TOPICS: tuple[Callable[[MountContext], dict[str, Operation]], ...] = (requests_keys.operations,)
+_TOPICS: tuple[Callable[[MountContext], dict[str, Operation]], ...] = (
+    requests_keys.operations,
+    requests_metrics.operations,
+)
 
 _ACTIONS: dict[Access, tuple[str, ...]] = {
     "read": ("kms:Decrypt",),
