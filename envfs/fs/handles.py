@@ -93,6 +93,11 @@ class Guard:
         """Whether somebody who may has it open for writing through the page cache."""
         return any(handle.may_write and not (handle.lost or handle.is_direct) for handle in self.handles)
 
+    @property
+    def has_others(self) -> bool:
+        """Whether somebody has it open who may."""
+        return any(not handle.lost for handle in self.handles)
+
     def check_read(self, handle: Handle) -> bool:
         """OSError if the handle is lost; else whether what is read gets into the page cache, and must go again."""
         if handle.lost:

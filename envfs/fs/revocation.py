@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from envfs.errors import AccessDenied, EnvfsError, IntegrityError, KmsError
+from envfs.errors import AccessDenied, EnvfsError, IntegrityError
 from envfs.errors import Internal as KmsInternal
 from envfs.format.context import decode_labels
 from envfs.format.header import dek_context, volume_context
@@ -40,10 +40,14 @@ SERVICE: Final = "envfs"
 # Seconds between two looks; a change takes effect on open files after so long at most, and what follows takes.
 INTERVAL: Final = 0.2
 # After so many handles other requests get their turn.
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 32
+# After so many decided ones, what they lose is taken away.
+_PORTION: Final = 256
 # Threads that wait for the kernel, and how many files make it worth to use another one.
 _THREADS: Final = 4
-_WORTH_A_THREAD: Final = 64
+_WORTH_A_THREAD: Final = 128
+# The kernel is made to ask for so many files at once: others may be more urgent.
+_BAR_AT_ONCE: Final = 32
 # Seconds: what others read beside a lost handle stays in the page cache for about so long.
 _SWEEP_PAUSE: Final = 0.002
 # Seconds after which a drain goes on without waiting: a lower filesystem that hangs must not keep the rest.
@@ -74,6 +78,9 @@ class Revocation:
         self._to_sweep: set[Node] = set()
         self._sweep_wake = trio.Event()
         self._guards: set[Guard] = set()
+        self._losses: list[tuple[Use, EnvfsError]] = []  # of which there is no record yet
+        self._to_bar: dict[Node, None] = {}
+        self._bar_wake = trio.Event()
 
     # Handles come and go
 
@@ -82,6 +89,7 @@ class Revocation:
         self._opened.append(handle)
         if handle.node.guard is not None:
             handle.node.guard.add(handle)
+            self._bar(handle.node)
         if not self._wake.is_set():
             self._wake.set()
 
@@ -142,6 +150,12 @@ class Revocation:
         if not self._sweep_wake.is_set():
             self._sweep_wake.set()
 
+    def _bar(self, node: Node) -> None:
+        """Have the kernel ask before each read and write of a node soon: others bring pages of it in."""
+        self._to_bar[node] = None
+        if not self._bar_wake.is_set():
+            self._bar_wake.set()
+
     # Watching
 
     async def watch(self, cache: KernelCache) -> None:
@@ -150,6 +164,7 @@ class Revocation:
         self._limiter = trio.CapacityLimiter(_THREADS)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sweep_for_ever)
+            nursery.start_soon(self._bar_for_ever)
             while True:
                 if not self._handles:
                     await self._wake.wait()
@@ -165,8 +180,9 @@ class Revocation:
         """Decide anew whatever may be decided otherwise than the last time."""
         opened, self._opened = self._opened, []
         due = await self._affected(opened)
-        if due:
-            await self._revoke([handle for handle in await self._decide_all(due) if handle.lost])
+        for start in range(0, len(due), _PORTION):  # so that the first of many need not wait for the decisions on all
+            await self._revoke(await self._decide_all(due[start : start + _PORTION]))
+        await self._record_losses()
         for guard in self._guards:
             if guard.has_cached_writer:
                 self.sweep(guard.node)  # what they write stands in pages, too
@@ -207,17 +223,19 @@ class Revocation:
         return moved
 
     async def _decide_all(self, handles: Iterable[Handle]) -> list[Handle]:
-        """Those whose state has changed."""
-        changed = []
+        """Those that are lost now, and were not."""
+        lost = []
         for number, handle in enumerate(handles):
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await trio.lowlevel.checkpoint()
-            if self._decide(handle):
-                changed.append(handle)
-        return changed
+            if self._decide(handle) and handle.lost:
+                lost.append(handle)
+        if lost:
+            log.info("taken away: %d open handles, of %s among others", len(lost), lost[0].node.path())
+        return lost
 
     def _decide(self, handle: Handle) -> bool:
-        """Decide one handle; whether it was allowed and is not, or the other way round. Records a loss."""
+        """Decide one handle; whether it was allowed and is not, or the other way round."""
         opened = handle.opened
         if opened is None or handle.content.fd < 0:
             return False
@@ -243,19 +261,27 @@ class Revocation:
             return False
         node = handle.node
         if error is None:
-            log.info("%s is allowed again to whom it was taken from", node.path())
+            log.debug("%s is allowed again to whom it was taken from", node.path())
             handle.draining = False
             if handle.guard is not None and not handle.guard.settle():
                 self._guards.discard(handle.guard)
             return True
         handle.draining = True
-        log.info("an open handle of %s was lost: %s", node.path(), error)
+        log.debug("an open handle of %s was lost: %s", node.path(), error)
         if use is not None:
+            self._losses.append((use, error))
+        return True
+
+    async def _record_losses(self) -> None:
+        """Only now: nobody should read on while records are written."""
+        losses, self._losses = self._losses, []
+        for number, (use, error) in enumerate(losses):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()
             try:
                 self._engine.record_revocation(use, error)
-            except KmsError as problem:
+            except EnvfsError as problem:
                 log.warning("the loss of an open file could not be recorded: %s", problem)
-        return True
 
     def _report_failure(self, error: EnvfsError) -> None:
         if not self._failed:
@@ -286,10 +312,11 @@ class Revocation:
         if not nodes:
             return
         ids = [node.node_id for node in nodes]
-        await self._in_threads(ids, drop=True)
+        await self._drop(ids)
         for handle in lost:
             handle.draining = False
-        await self._in_threads([node.node_id for node in nodes if node.guard is not None], drop=False)
+        for node in sorted(nodes, key=lambda node: node.guard is None or not node.guard.has_others):
+            self._bar(node)  # where others bring pages in, it is urgent
 
     def _guard(self, nodes: set[Node]) -> list[Node]:
         by_node: dict[Node, set[Handle]] = {node: set() for node in nodes}
@@ -305,16 +332,14 @@ class Revocation:
                 node.guard.settle()
         return [node for node in nodes if node.guard is not None]
 
-    async def _in_threads(self, ids: list[int], *, drop: bool) -> None:
+    async def _drop(self, ids: list[int]) -> None:
         """In some threads at once: each waits for requests that are answered here."""
         cache, limiter = self._cache, self._limiter
-        if cache is None or limiter is None or not ids:
+        if cache is None or limiter is None:
             return
 
         async def work(some: list[int]) -> None:
-            await trio.to_thread.run_sync(
-                cache.drop if drop else cache.expire, some, abandon_on_cancel=True, limiter=limiter
-            )
+            await trio.to_thread.run_sync(cache.drop, some, abandon_on_cancel=True, limiter=limiter)
 
         done = False
         with trio.move_on_after(_DRAIN_TIMEOUT):
@@ -324,6 +349,25 @@ class Revocation:
             done = True
         if not done:
             log.error("the kernel did not let go of the pages of revoked files within %g s", _DRAIN_TIMEOUT)
+
+    async def _bar_for_ever(self) -> None:
+        """Has the kernel learn that attributes of guarded nodes hold for no time, a portion of them at once."""
+        assert self._cache is not None
+        while True:
+            if not self._to_bar:
+                self._bar_wake = trio.Event()
+                await self._bar_wake.wait()
+            some = list(self._to_bar)[:_BAR_AT_ONCE]
+            for node in some:
+                del self._to_bar[node]
+            ids = [node.node_id for node in some if node.guard is not None]
+            try:
+                left = await trio.to_thread.run_sync(self._cache.expire, ids, abandon_on_cancel=True)
+            except OSError as error:
+                log.warning("the kernel cannot be made to ask before reads: %s", error)
+                continue
+            if left:
+                log.warning("the kernel does not ask before reads of %d files that were taken from somebody", len(left))
 
     async def _sweep_for_ever(self) -> None:
         """Drops pages that have come into the page cache beside a lost handle."""
