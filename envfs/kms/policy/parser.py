@@ -18,7 +18,7 @@ from envfs.kms.policy.condition_keys import CONTEXT_PREFIX
 from envfs.kms.policy.conditions import FOR_ALL_VALUES, compile_conditions, to_values
 from envfs.kms.policy.decision import StatementRef
 from envfs.kms.policy.moments import moments_of
-from envfs.kms.policy.statement import Policy, Principals, Statement
+from envfs.kms.policy.statement import Policy, Principals, Source, Statement
 from envfs.kms.policy.template import Matcher, Part, compile_pattern, parse_template, resolve_static
 
 MAX_POLICY_SIZE: Final = 32_768
@@ -153,6 +153,7 @@ class _Parser:
             not_resources=not_resources,
             clauses=compile_conditions(conditions, variables=self._variables, identity=self._identity),
             moments=moments_of(conditions),
+            source=Source(element, self._variables, self._identity),
         )
 
     def _principals(self, element: dict[str, Any], effect: str) -> tuple[Principals | None, bool]:

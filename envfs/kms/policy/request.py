@@ -90,6 +90,22 @@ class Request:
         self.proposal = proposal
         self._folded: dict[str, str] | None = None
 
+    def by(self, principal: Principal) -> Request:
+        """The same request of somebody else."""
+        return Request(
+            principal,
+            self.action,
+            self.resource,
+            self.key,
+            self.context,
+            self.facts,
+            self.extra,
+            self.now,
+            self.account_id,
+            self.principal_prefix,
+            self.proposal,
+        )
+
     @property
     def folded_context(self) -> Mapping[str, str]:
         """The encryption context by lower-case keys, without those that differ in case only."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from envfs.kms.model import Principal
 from envfs.kms.policy.conditions import Clause
@@ -40,11 +41,21 @@ class Principals:
         return Match.NONE
 
 
+class Source(NamedTuple):
+    """A statement as it was written, for who has to be told about it. `variables`: whether its policy's version has
+    them; `identity`: whether it stands in an identity policy.
+    """
+
+    element: Mapping[str, Any]
+    variables: bool
+    identity: bool
+
+
 class Statement:
     """One statement. `actions` None: it names no action, or no resource, and so has no effect."""
 
     __slots__ = ("_actions", "_clauses", "_not_actions", "_not_resources", "_resources", "decision", "is_deny",
-                 "moments", "negated_principals", "principals", "ref")  # fmt: skip
+                 "moments", "negated_principals", "principals", "ref", "source")  # fmt: skip
 
     def __init__(
         self,
@@ -58,8 +69,10 @@ class Statement:
         not_resources: bool,
         clauses: tuple[Clause, ...],
         moments: tuple[float, ...] = (),
+        source: Source,
     ) -> None:
         self.ref = ref
+        self.source = source
         self.is_deny = ref.effect == "Deny"
         self.principals = principals
         self.negated_principals = negated_principals
