@@ -34,6 +34,9 @@ class PinnedUsers(Protocol):
     def confirm_pin(self, uid: int, name: str) -> bool:
         """Whether the two belong together; the first time they are seen, they are pinned to each other."""
 
+    def is_pinned_otherwise(self, uid: int, name: str) -> bool:
+        """Whether one of the two is pinned to something else. Pins nobody."""
+
     def record_stranger(self, uid: int, gid: int, pid: int, error: AccessDenied) -> None:
         """Records that somebody called of whom no policy can speak."""
 
@@ -119,6 +122,15 @@ class Resolver:
                 raise
         return Principal(uid, gid, pid, known.name, known.arn, known.group_arns, uid == self._owner_uid)
 
+    def inspect(self, uid: int) -> Principal:
+        """The principal that a user would be, were he to come: for who asks about others. Pins and records nothing.
+        AccessDenied if he would be nobody.
+        """
+        known = self._known(uid, time.monotonic(), lambda name: not self._users.is_pinned_otherwise(uid, name))
+        entry = self._database.name_of(uid)
+        gid = -1 if entry is None else entry[1]
+        return Principal(uid, gid, 0, known.name, known.arn, known.group_arns, uid == self._owner_uid)
+
     def _record_stranger(self, uid: int, gid: int, pid: int, now: float, error: AccessDenied) -> None:
         """Once a second for each, so that nobody fills the trail with calls that cost him nothing."""
         last = self._strangers.get(uid)
@@ -131,6 +143,13 @@ class Resolver:
 
     def _look_up(self, uid: int, now: float) -> _Known:
         self._cache.pop(uid, None)
+        known = self._known(uid, now, lambda name: self._users.confirm_pin(uid, name))
+        if len(self._cache) >= _MAX_CACHED:
+            self._cache.clear()
+        self._cache[uid] = known
+        return known
+
+    def _known(self, uid: int, now: float, is_pinned: Callable[[str], bool]) -> _Known:
         entry = self._database.name_of(uid)
         if entry is None:
             raise AccessDenied(
@@ -139,7 +158,7 @@ class Resolver:
         name, primary_gid = entry
         if not is_principal_name(name):
             raise AccessDenied(f"uid {uid} is called {name!r}, which cannot stand in a policy")
-        if not self._users.confirm_pin(uid, name):
+        if not is_pinned(name):
             raise AccessDenied(
                 f"the KMS knows the user {name!r} with another uid than {uid}, or the uid with another name",
                 hint="if it is the same person, the owner of the KMS has to unpin the user",
@@ -147,11 +166,7 @@ class Resolver:
         account = self._account
         groups = self._database.groups_of(name, primary_gid)
         arns = frozenset(account.group_arn(group) for group in groups if is_principal_name(group))
-        known = _Known(name, account.user_arn(name), arns, now + MAX_AGE)
-        if len(self._cache) >= _MAX_CACHED:
-            self._cache.clear()
-        self._cache[uid] = known
-        return known
+        return _Known(name, account.user_arn(name), arns, now + MAX_AGE)
 
 
 def _file_version(path: str) -> tuple[int, int, int]:

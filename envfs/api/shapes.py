@@ -309,6 +309,7 @@ IAM_OPERATIONS: Final[Mapping[str, Structure]] = {
     ),
     "DeleteAccessKey": _input({"AccessKeyId": _ACCESS_KEY_ID}),
     "DeletePolicy": _IDENTITY_POLICY,
+    "GetAccountAuthorizationDetails": _input(Limit=Integer(1, 100), Marker=Text(1, 4096)),
     "GetPolicy": _IDENTITY_POLICY,
     "ListAccessKeys": _input({"UserName": _USER}),
     "ListPolicies": _input({"Target": _TARGET}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass, replace
+from typing import Any
 
 from envfs.errors import IntegrityError, Truncated
 from envfs.format.directory import DirectoryFile
@@ -92,17 +93,28 @@ class Directories:
 
     def set_key(self, node: Node, key_arn: str) -> None:
         """New files below the directory get this CMK; empty for the parent's."""
-        directory = self.load(node)
+        self._rewrite(node, key_arn=key_arn)
+        self.load(node).key_arn = key_arn
+
+    def set_labels(self, node: Node, labels: dict[str, str]) -> None:
+        """New files below the directory get these labels beside those of its parents. FormatError for labels that
+        cannot be.
+        """
+        self._rewrite(node, labels=labels)
+        self.load(node).labels = labels
+
+    def _rewrite(self, node: Node, **changed: Any) -> None:
+        """A new directory file, synced, in place of the old one: a crash leaves either."""
+        self.load(node)
         dir_fd = self._nodes.directory_fd(node)
         before = os.fstat(dir_fd)
         raw = lower.read_small_file(dir_fd, DIRECTORY_FILE, _LARGEST)
         if len(raw) < PLACE_SIZE:
             raise Truncated(f"the directory file of {node.path()} is cut off")
         parsed, place = DirectoryFile.parse(self._keys.directory, raw)
-        content = replace(parsed, key_arn=key_arn).serialise(self._keys.directory, place)
+        content = replace(parsed, **changed).serialise(self._keys.directory, place)
         lower.replace_file(dir_fd, DIRECTORY_FILE, content)
         os.utime(dir_fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-        directory.key_arn = key_arn
 
     def effective_key(self, node: Node) -> str:
         """The CMK of new files in a directory: its own, else the nearest upwards, else the volume's."""

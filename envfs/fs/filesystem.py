@@ -6,11 +6,13 @@ import errno
 import logging
 import os
 import resource
+import stat as stat_module
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from envfs.access import unix_modes
 from envfs.errors import ConfigError
 from envfs.format.context import decode_labels
 from envfs.format.geometry import HEADER_SIZE
@@ -47,6 +49,14 @@ __all__ = ["Filesystem", "FsOptions", "Handle"]
 
 
 log = logging.getLogger("envfs.fs")
+
+
+class Scope(NamedTuple):
+    """A directory (its path in the volume), and the key and labels of new files in it."""
+
+    path: str
+    key_arn: str
+    labels: dict[str, str]
 
 
 class Filesystem:
@@ -223,7 +233,7 @@ class Filesystem:
         }
 
     def describe_directory(self, node_id: int) -> dict[str, Any]:
-        """Key and labels that new files in a directory get."""
+        """Key and labels that new files in a directory get, and which of them are its own."""
         node = self._directory(node_id)
         directory = self.state.directories.load(node)
         return {
@@ -231,8 +241,50 @@ class Filesystem:
             "directory_id": directory.directory_id.hex(),
             "own_key": directory.key_arn or None,
             "key": self.state.directories.effective_key(node),
+            "own_labels": dict(directory.labels),
             "labels": self.state.directories.effective_labels(node),
         }
+
+    def parents_key(self, node_id: int) -> tuple[str, dict[str, str]] | None:
+        """Key and labels of the directory above a directory; None for the root."""
+        parent = self._directory(node_id).parent
+        directories = self.state.directories
+        return None if parent is None else (directories.effective_key(parent), directories.effective_labels(parent))
+
+    def is_directory(self, node_id: int) -> bool:
+        return self.tree.node(node_id).is_directory
+
+    def scope_directory(self, node_id: int) -> Scope | None:
+        """Of the directories above a file (or the directory itself), the nearest whose key or labels set it apart."""
+        node = self.tree.node(node_id)
+        at = node if node.is_directory else node.parent
+        directories = self.state.directories
+        while at is not None:
+            found = directories.effective_key(at), directories.effective_labels(at)
+            above = at.parent
+            if above is None or found != (directories.effective_key(above), directories.effective_labels(above)):
+                return Scope(at.path(), *found)
+            at = above
+        return None
+
+    def unix_inodes(self, node_id: int) -> list[unix_modes.Inode]:
+        """What the kernel looks at on the way from the mount's root to a node: the root first, the node last."""
+        nodes: list[Node] = []
+        at: Node | None = self.tree.node(node_id)
+        while at is not None:
+            nodes.append(at)
+            at = at.parent
+        return [self._unix_inode(node) for node in reversed(nodes)]
+
+    def _unix_inode(self, node: Node) -> unix_modes.Inode:
+        found = self.tree.stat(node)
+        acl = None
+        if self.state.options.acl:
+            try:
+                acl = self.xattrs.get(node, unix_modes.ACL_XATTR.encode())
+            except OSError:
+                pass  # it has none
+        return unix_modes.Inode(node.path(), stat_module.S_IMODE(found.st_mode), found.st_uid, found.st_gid, acl)
 
     def _directory(self, node_id: int) -> Node:
         node = self.tree.node(node_id)
@@ -245,6 +297,12 @@ class Filesystem:
         if self.state.options.read_only:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         self.state.directories.set_key(self._directory(node_id), key_arn)
+
+    def set_directory_labels(self, node_id: int, labels: dict[str, str]) -> None:
+        """New files below the directory get these labels beside inherited ones. Existing files keep theirs."""
+        if self.state.options.read_only:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        self.state.directories.set_labels(self._directory(node_id), labels)
 
     def owner(self, node_id: int) -> int:
         """The uid that a node belongs to."""

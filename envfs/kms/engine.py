@@ -27,6 +27,7 @@ from envfs.kms.operations.agreement import AgreementOperations
 from envfs.kms.operations.audits import AuditOperations
 from envfs.kms.operations.backups import BackupOperations
 from envfs.kms.operations.elsewhere import ElsewhereOperations
+from envfs.kms.operations.explanations import ExplanationOperations
 from envfs.kms.operations.grants import GrantOperations
 from envfs.kms.operations.imports import ImportOperations
 from envfs.kms.operations.integrity import IntegrityOperations
@@ -68,6 +69,7 @@ class Engine(
     AgreementOperations,
     ImportOperations,
     KeyOperations,
+    ExplanationOperations,
     MaintenanceOperations,
     UsageOperations,
     AccessKeyOperations,

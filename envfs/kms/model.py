@@ -232,6 +232,16 @@ class CreatedGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityPolicy:
+    """One policy of a user or group (`target`, an ARN). `put`: when it got this text, in seconds since 1970."""
+
+    target: str
+    name: str
+    document: str
+    put: int
+
+
+@dataclass(frozen=True, slots=True)
 class DataKeyPair:
     """A data key pair; the caller wipes `private_plaintext` (PKCS #8 in DER). `public_key` is SubjectPublicKeyInfo in
     DER, `material_id` (hexadecimal) names the key material that encrypted.

@@ -17,16 +17,14 @@ far it is.
 from __future__ import annotations
 
 import os
-import pwd
 import time
 from typing import TYPE_CHECKING, Any
 
 from envfs.access.peer import Peer
 from envfs.errors import AccessDenied, ConfigError
 from envfs.format.header import volume_context
-from envfs.kms.model import Access, RequestFacts
-from envfs.service import requests_keys, requests_metrics
-from envfs.service.keys import VIA_SERVICE, usable_key
+from envfs.service import requests_access, requests_keys, requests_metrics
+from envfs.service.keys import usable_key
 from envfs.service.mount_context import MountContext, MountFacts, Operation, text_field
 
 if TYPE_CHECKING:
@@ -42,15 +40,10 @@ __all__ = ["MountFacts", "Requests"]
 
 #: The topics with modules of their own: each takes the context of the mount and returns its operations by name.
 _TOPICS: tuple[Callable[[MountContext], dict[str, Operation]], ...] = (
+    requests_access.operations,
     requests_keys.operations,
     requests_metrics.operations,
 )
-
-_ACTIONS: dict[Access, tuple[str, ...]] = {
-    "read": ("kms:Decrypt",),
-    "write": ("kms:Decrypt", "kms:GenerateDataKey"),
-    "create": ("kms:GenerateDataKey",),
-}
 
 
 class Requests:
@@ -72,7 +65,6 @@ class Requests:
             "file-show": self._file_show,
             "dir-show": self._dir_show,
             "dir-set-key": self._dir_set_key,
-            "explain": self._explain,
         }
         for topic in _TOPICS:
             self._operations |= topic(context)
@@ -129,55 +121,3 @@ class Requests:
         key_arn = usable_key(self._engine, principal, text_field(request, "key"), context, path)
         self._filesystem.set_directory_key(inode, key_arn)
         return self._filesystem.describe_directory(inode)
-
-    def _explain(self, peer: Peer, request: Mapping[str, Any], descriptor: int | None) -> dict[str, Any]:
-        user, access = text_field(request, "user"), _access(text_field(request, "access"))
-        entry = _user(user)
-        if peer.uid not in (0, entry.pw_uid):
-            asker = self._resolver.resolve(peer.uid, peer.gid, peer.pid)
-            if not asker.is_account_root:
-                raise AccessDenied(
-                    "only root and the KMS's owner may ask about other users", hint=f"--user {asker.name} is answered"
-                )
-        principal = self._resolver.resolve(entry.pw_uid, entry.pw_gid, peer.pid)
-        key, context, path = self._subject(self._inode(descriptor), access)
-        facts = RequestFacts(via_service=VIA_SERVICE, path=path, access=access)
-        decisions = []
-        for action in _ACTIONS[access]:
-            decision = self._engine.explain(principal, action, key, context, facts)
-            decisions.append({"action": action, "allowed": decision.allowed, "text": decision.text})
-        return {
-            "allowed": all(decision["allowed"] for decision in decisions),
-            "user": user,
-            "principal": principal.arn,
-            "access": access,
-            "path": path,
-            "decisions": decisions,
-        }
-
-    def _subject(self, inode: int, access: str) -> tuple[str | bytes, dict[str, str], str]:
-        """Key (an ARN, or the blob of a DEK), encryption context and path of what is asked about."""
-        if access != "create":
-            return self._filesystem.dek_request(inode)
-        key_arn, labels, path = self._filesystem.directory_key(inode)
-        # The file id of a file that does not exist yet is not known; no policy can have waited for it.
-        return key_arn, {**labels, **volume_context(self._volume.volume_id)}, path
-
-
-def _access(text: str) -> Access:
-    for access in _ACTIONS:
-        if access == text:
-            return access
-    raise ConfigError(f"no access: {text!r}", hint="one of " + ", ".join(_ACTIONS))
-
-
-def _user(text: str) -> pwd.struct_passwd:
-    """The account called `text`, or with that uid."""
-    try:
-        return pwd.getpwnam(text)
-    except (KeyError, ValueError):
-        pass
-    try:
-        return pwd.getpwuid(int(text))
-    except (KeyError, ValueError, OverflowError):
-        raise ConfigError(f"there is no user {text!r} here", hint="getent passwd lists them") from None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from envfs.api.answers import page, paging
 from envfs.api.handlers.common import Answer, Handler, Members
 from envfs.crypto.secret import Secret
 from envfs.kms.engine import Engine
-from envfs.kms.model import AccessKey, Principal, RequestFacts
+from envfs.kms.model import AccessKey, IdentityPolicy, Principal, RequestFacts
 
 
 def put_policy(engine: Engine, principal: Principal, members: Members, facts: RequestFacts) -> Answer:
@@ -28,6 +29,13 @@ def delete_policy(engine: Engine, principal: Principal, members: Members, facts:
 
 def list_policies(engine: Engine, principal: Principal, members: Members, facts: RequestFacts) -> Answer:
     return {"PolicyNames": list(engine.list_identity_policies(principal, members["Target"], facts))}
+
+
+def get_account_authorization_details(
+    engine: Engine, principal: Principal, members: Members, facts: RequestFacts
+) -> Answer:
+    policies, marker = engine.list_all_identity_policies(principal, **paging(members), facts=facts)
+    return page("Policies", [_identity_policy(policy) for policy in policies], marker)
 
 
 def create_access_key(engine: Engine, principal: Principal, members: Members, facts: RequestFacts) -> Answer:
@@ -58,6 +66,15 @@ def unpin_user(engine: Engine, principal: Principal, members: Members, facts: Re
     return {}
 
 
+def _identity_policy(policy: IdentityPolicy) -> dict[str, Any]:
+    return {
+        "Target": policy.target,
+        "PolicyName": policy.name,
+        "PolicyDocument": policy.document,
+        "CreateDate": float(policy.put),
+    }
+
+
 def _access_key(key: AccessKey) -> dict[str, Any]:
     return {"UserName": key.user, "AccessKeyId": key.access_key_id, "CreateDate": float(key.created)}
 
@@ -66,6 +83,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "CreateAccessKey": create_access_key,
     "DeleteAccessKey": delete_access_key,
     "DeletePolicy": delete_policy,
+    "GetAccountAuthorizationDetails": get_account_authorization_details,
     "GetPolicy": get_policy,
     "ListAccessKeys": list_access_keys,
     "ListPolicies": list_policies,

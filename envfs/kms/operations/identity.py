@@ -8,11 +8,14 @@ from typing import Final, NamedTuple
 
 from envfs.errors import AccessDenied, MalformedPolicy, NotFound, Validation
 from envfs.kms.core import Core
-from envfs.kms.model import NO_FACTS, Principal, RequestFacts
+from envfs.kms.model import NO_FACTS, IdentityPolicy, Principal, RequestFacts
+from envfs.kms.paging import check_limit, cut, make_marker, read_marker
 from envfs.kms.policy.parser import named_users, parse_identity_policy
 from envfs.kms.policy.statement import Policy
 from envfs.kms.schema import IDENTITY_POLICIES, PINS, IdentityPolicyRow, PinRow
 from envfs.kms.sealed_store import Transaction
+
+MAX_PAGE_OF_POLICIES: Final = 100
 
 _POLICY_NAME: Final = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
 
@@ -61,7 +64,8 @@ class IdentityOperations(Core):
         self, principal: Principal, target: str, name: str, policy: str, facts: RequestFacts = NO_FACTS
     ) -> None:
         """Attaches `policy` to the user or group whose ARN is `target`, in place of the one called `name`."""
-        with self._recorded(_iam("Put", target), principal, facts, {"target": target, "policyName": name}) as call:
+        parameters = {"target": target, "policyName": name, "policyDocument": policy}
+        with self._recorded(_iam("Put", target), principal, facts, parameters) as call:
             self._authorise(call, call.event, self._check_target(target))
             if not _POLICY_NAME.fullmatch(name):
                 raise Validation(f"{name!r} is no name of a policy", hint="use at most 128 letters, digits and +=,.@_-")
@@ -96,6 +100,27 @@ class IdentityOperations(Core):
         with self._recorded(_iam("List", target), principal, facts, {"target": target}) as call:
             self._authorise(call, call.event, self._check_target(target))
             return tuple(row.name for row in self._store.find(IDENTITY_POLICIES, principal=target))
+
+    def list_all_identity_policies(
+        self,
+        principal: Principal,
+        *,
+        limit: int = 100,
+        marker: str | None = None,
+        facts: RequestFacts = NO_FACTS,
+    ) -> tuple[tuple[IdentityPolicy, ...], str | None]:
+        """A page of all policies of all users and groups: at most `limit` (1 to 100) after `marker`, and the marker of
+        the next.
+        """
+        with self._recorded("iam:GetAccountAuthorizationDetails", principal, facts, {}) as call:
+            check_limit(limit, MAX_PAGE_OF_POLICIES)
+            after = read_marker(marker, str, str)
+            self._authorise(call, call.event)
+            rows = sorted(self._store.find(IDENTITY_POLICIES), key=lambda row: (row.principal, row.name))
+            remaining = rows if after is None else [row for row in rows if (row.principal, row.name) > after]
+            page, more = cut(remaining, limit)
+            found = tuple(IdentityPolicy(row.principal, row.name, row.policy, row.created) for row in page)
+            return found, make_marker(page[-1].principal, page[-1].name) if more else None
 
     def _check_target(self, target: str) -> str:
         if not target.startswith((self._account.user_arn(""), self._account.group_arn(""))):
