@@ -126,7 +126,7 @@ class Resolver:
         """The principal that a user would be, were he to come: for who asks about others. Pins and records nothing.
         AccessDenied if he would be nobody.
         """
-        known = self._known(uid, time.monotonic(), lambda name: not self._users.is_pinned_otherwise(uid, name))
+        known = self._known(uid, self._clock(), lambda name: not self._users.is_pinned_otherwise(uid, name))
         entry = self._database.name_of(uid)
         gid = -1 if entry is None else entry[1]
         return Principal(uid, gid, 0, known.name, known.arn, known.group_arns, uid == self._owner_uid)

@@ -22,10 +22,11 @@ COMMANDS = {
     ),
     "kms": Lazy("envfs.cli.kms", "kms", "Make, check and serve the key management service (KMS), and use its keys."),
     "key": Lazy("envfs.cli.key", "key", "Make and manage customer master keys (CMKs)."),
+    "access": Lazy("envfs.cli.access", "access", "Give and take access for users and groups, and see who has it."),
     "grant": Lazy("envfs.cli.grant", "grant", "Let somebody use a key, without touching its policy."),
     "iam": Lazy("envfs.cli.iam", "iam", "Policies and access keys of users and groups."),
     "audit": Lazy("envfs.cli.audit", "audit", "Show and check what was asked of the KMS."),
-    "dir": Lazy("envfs.cli.directory", "directory", "Choose and show the key of a directory."),
+    "dir": Lazy("envfs.cli.directory", "directory", "Choose and show the key and the labels of a directory."),
     "file": Lazy("envfs.cli.file", "file", "Show what a file's header says."),
     "import": Lazy("envfs.cli.transfer", "import_tree", "Copy the tree SRC into DST, a directory in a mount."),
     "export": Lazy("envfs.cli.transfer", "export_tree", "Copy SRC, a directory in a mount, to the plaintext tree DST."),
@@ -39,8 +40,8 @@ COMMANDS = {
         "envfs.cli.rewrap", "rewrap", "Put the data keys of files under another CMK, or the newest material of theirs."
     ),
     "fsck": Lazy("envfs.cli.fsck", "fsck", "Check the volume in LOWER, and repair it."),
-    "explain": Lazy("envfs.cli.explain", "explain", "Say whether a user may open PATH, and which statement decides."),
     "completion": Lazy("envfs.cli.completion", "completion", "Print the script that completes command lines in SHELL."),
+    "explain": Lazy("envfs.cli.explain", "explain", "Say whether a user may open PATH, and what decides."),
 }
 
 _EXAMPLE = examples(

@@ -15,6 +15,7 @@ else:
 
 _AGO = re.compile(r"([0-9]{1,6})([smhdw])")
 _DAYS_AGO = {"today": 0, "yesterday": 1}
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -40,4 +41,31 @@ class Moment(_FloatType):
             return self.fail(f"{value!r} is no time; write {known}", param, ctx)
 
 
+class Deadline(_FloatType):
+    """Seconds since 1970, in the future: a date or time as in `Moment`, or how long from now. A date is its end."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        text = str(value)
+        now = dt.datetime.now(dt.UTC)
+        span = _AGO.fullmatch(text)
+        try:
+            if span is not None:
+                moment = now + dt.timedelta(**{_UNITS[span[2]]: int(span[1])})
+            elif _DATE.fullmatch(text):
+                moment = dt.datetime.fromisoformat(text).astimezone() + dt.timedelta(days=1)
+            else:
+                moment = dt.datetime.fromisoformat(text).astimezone()
+            seconds = moment.timestamp()
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is no time; write 2026-05-01, 2026-05-01T12:00, 8h or 7d", param, ctx)
+        if seconds <= now.timestamp():
+            self.fail(f"{value!r} has passed already", param, ctx)
+        return seconds
+
+
 MOMENT = Moment()
+DEADLINE = Deadline()

@@ -29,9 +29,9 @@ def pairs_option(*names: str, help: str) -> Callable[[_Function], _Function]:  #
     return click.option(*names, multiple=True, metavar="NAME=VALUE", callback=_parse, help=f"{help} May be repeated.")
 
 
-def pairs_argument(name: str) -> Callable[[_Function], _Function]:
-    """One or more pairs as arguments; the command gets a dictionary."""
-    return click.argument(name, nargs=-1, required=True, metavar="NAME=VALUE...", callback=_parse)
+def pairs_argument(name: str, *, required: bool = True) -> Callable[[_Function], _Function]:
+    """Pairs as arguments, one or more if `required`; the command gets a dictionary."""
+    return click.argument(name, nargs=-1, required=required, metavar="NAME=VALUE...", callback=_parse)
 
 
 context_option = pairs_option("--context", help="The encryption context, which decrypting needs again.")

@@ -387,7 +387,7 @@ def _fitting(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer, without as many of its particulars as do not fit into a line."""
     while len(json.dumps(answer)) > _MAX_ANSWER:
         lists = [link[name] for link in answer["chain"] for name in ("considered", "path", "groups") if name in link]
-        longest = max(lists, key=len, default=[])
+        longest: list[Any] = max(lists, key=len, default=[])
         if not longest:
             break
         del longest[len(longest) // 2 :]

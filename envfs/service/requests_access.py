@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from envfs.access.peer import Peer
+    from envfs.service.mount_context import MountContext, Operation
 
 MAX_USERS: Final = 64
 """Users in one `access-check`."""
@@ -113,6 +114,7 @@ class _AccessRequests:
             "users": users[:MAX_NAMES],
             "groups": groups[:MAX_NAMES],
             "everybody": named.everybody,
+            "owner_uid": self._engine.owner_uid,
             "left_out": max(0, len(users) - MAX_NAMES) + max(0, len(groups) - MAX_NAMES),
         }
 

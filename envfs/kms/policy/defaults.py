@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from envfs.kms.arn import Account
 from envfs.kms.material.specs import ENCAPSULATE_DECAPSULATE, GENERATE_VERIFY_MAC, KEY_AGREEMENT, SIGN_VERIFY
@@ -82,15 +82,28 @@ def administrators_and_users_policy(
     return _policy(*statements)
 
 
-def _administrators(account: Account, arns: list[str]) -> list[dict[str, object]]:
+def administration_statements(account: Account) -> list[dict[str, Any]]:
+    """What an administrator may do with a key, as statements of an identity policy about all keys; the second is about
+    grants.
+    """
+    return [
+        {"Effect": "Allow", "Action": list(_ADMINISTRATION), "Resource": "*"},
+        {"Effect": "Allow", "Action": ["kms:CreateGrant"], "Resource": "*", "Condition": _grant_to_others(account)},
+    ]
+
+
+def _grant_to_others(account: Account) -> dict[str, object]:
     # AWS's console says kms:Create*, by which an administrator could grant himself the use of the key.
-    grant_to_others: dict[str, object] = {
+    return {
         "StringNotEquals": {"kms:GranteePrincipal": "${aws:PrincipalArn}"},
         "ArnNotLike": {"kms:GranteePrincipal": [account.group_arn("*"), account.root_arn]},
     }
+
+
+def _administrators(account: Account, arns: list[str]) -> list[dict[str, object]]:
     return [
         _allow("Allow access for Key Administrators", arns, _ADMINISTRATION),
-        _allow("Allow Key Administrators to grant use to others", arns, ["kms:CreateGrant"], grant_to_others),
+        _allow("Allow Key Administrators to grant use to others", arns, ["kms:CreateGrant"], _grant_to_others(account)),
     ]
 
 

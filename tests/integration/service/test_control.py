@@ -178,6 +178,9 @@ def test_explain_names_the_deciding_statement(
     code, answer = explain(bob, "read")
     assert (code, answer["allowed"]) == (4, False)
     assert "no statement and no grant allows it" in answer["decisions"][0]["text"]
+    code, answer = explain(bob, "create", mount.path)
+    assert (code, answer["decisions"][0]["allowed"]) == (4, True), "the modes of the directory count as well"
+    mount.path.chmod(0o777)
     for path in (mount.path, mount.path / "new"):
         code, answer = explain(bob, "create", path)
         assert (code, answer["decisions"][0]["action"]) == (0, "kms:GenerateDataKey")
@@ -217,7 +220,8 @@ def test_users_ask_about_themselves_and_only_the_owner_about_others(
     assert envfs("explain", "--user", alice.name, mount.path / "file", user=alice).returncode == 0
     done = envfs("explain", "--user", bob.name, mount.path / "file", user=alice, check=False)
     assert done.returncode == 4
-    assert "only root and the KMS's owner" in done.stderr
+    assert "only root, the KMS's owner and who administers the key" in done.stderr
+    assert "kms:GetKeyPolicy and kms:ListGrants" in done.stderr
     done = envfs("explain", "--user", "no-such-user", mount.path / "file", check=False)
     assert done.returncode == 3
 

@@ -45,6 +45,11 @@ class Pins:
             self.pinned[uid] = name
         return self.pinned.get(uid) == name
 
+    def is_pinned_otherwise(self, uid: int, name: str) -> bool:
+        if uid in self.pinned:
+            return self.pinned[uid] != name
+        return name in self.pinned.values()
+
     strangers: list[tuple[int, int, int]] = field(default_factory=list)
 
     def record_stranger(self, uid: int, gid: int, pid: int, error: AccessDenied) -> None:
