@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from envfs.errors import Internal
-from envfs.kms.audit.reader import end_of_lines
+from envfs.kms.audit.chain import MAX_LINE
 from envfs.kms.audit.trail import AUDIT_DIRECTORY, SUFFIX, is_durable
 from envfs.kms.backup_format import BackupWriter, Header
 from envfs.kms.model import NO_FACTS, Principal, RequestFacts
@@ -72,7 +72,7 @@ class BackupOperations(RootSlotOperations):
     def _write_backup(self, out: BinaryIO, slots: list[RootSlotRow], *, with_key_file: bool) -> BackupSummary:
         database, generation = self._database.snapshot()
         # The chains after the database: they only grow, so each reaches at least as far as its anchor says.
-        chains = [chain_id for (chain_id,) in snapshot_rows(database, AUDIT_CHAINS, "chain_id")]
+        chains = snapshot_rows(database, AUDIT_CHAINS, "chain_id", "size", "sealed")
         summary = BackupSummary(self._now(), generation, len(chains), tuple(slots))
         manifest = {
             "audit_durable": is_durable(self._home / AUDIT_DIRECTORY),
@@ -84,20 +84,20 @@ class BackupOperations(RootSlotOperations):
         content = json.dumps(manifest).encode("ascii")
         writer.add(MANIFEST, len(content), [content])
         writer.add(DATABASE_ENTRY, len(database), [database])
-        for chain_id in chains:
-            self._add_chain(writer, f"{chain_id.hex()}{SUFFIX}")
+        for chain_id, size, sealed in chains:
+            self._add_chain(writer, f"{chain_id.hex()}{SUFFIX}", size, None if sealed else generation)
         if with_key_file:
             with read_key_file(self._home / KEY_FILE_NAME) as key:
                 writer.add(KEY_FILE_NAME, len(key), [bytes(key.expose())])
         writer.close()
         return summary
 
-    def _add_chain(self, writer: BackupWriter, name: str) -> None:
+    def _add_chain(self, writer: BackupWriter, name: str, size: int, generation: int | None) -> None:
+        """The chain's anchored `size` bytes; and with a `generation` what follows of it."""
         path = self._home / AUDIT_DIRECTORY / name
         try:
             with path.open("rb") as file:
-                # Another process may be writing a line: what is whole now is taken.
-                end = end_of_lines(file)
+                end = size if generation is None else _end_of_generation(file, size, generation)
                 file.seek(0)
                 writer.add(f"{AUDIT_DIRECTORY}/{name}", end, _pieces(file, end))
         except FileNotFoundError:
@@ -106,6 +106,23 @@ class BackupOperations(RootSlotOperations):
             ) from None
         except ValueError as error:
             raise Internal(f"{path} became shorter while it was read", hint="try again") from error
+
+
+def _end_of_generation(file: BinaryIO, start: int, generation: int) -> int:
+    """Behind the last record after `start` that speaks of no later generation of the store than this. What another
+    process changed since the database was copied, and is writing now, is no part of the backup: its records would look
+    as if the store had been put back.
+    """
+    file.seek(start)
+    end = start
+    while line := file.readline(MAX_LINE):
+        try:
+            if not line.endswith(b"\n") or json.loads(line).get("envfs", {}).get("generation", 0) > generation:
+                break
+        except (ValueError, AttributeError):
+            break  # left by a crash, and not yet accounted for
+        end += len(line)
+    return end
 
 
 def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:

@@ -79,6 +79,32 @@ def test_what_was_encrypted_before_is_read_after(home: Path, tmp_path: Path) -> 
     assert events[events.index("BackupKms") :][:2] == ["BackupKms", "RestoreKms"]
 
 
+def test_what_others_change_while_it_is_written_is_all_in_it_or_not_at_all(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.BytesIO()
+    with open_kms(home) as engine, open_kms(home) as other:
+        before = other.create_key(OWNER).arn
+        snapshot = engine._database.snapshot
+
+        def and_then_others_go_on() -> tuple[bytes, int]:
+            taken = snapshot()
+            other.describe_key(OWNER, before)  # its record belongs to the state that was taken
+            for _ in range(3):
+                other.create_key(OWNER)
+            with open_kms(home) as third:
+                third.create_key(OWNER)
+            return taken
+
+        monkeypatch.setattr(engine._database, "snapshot", and_then_others_go_on)
+        engine.backup(OWNER, out)
+    restored = restore(out.getvalue(), tmp_path / "new", home / KEY_FILE_NAME)
+    assert len(list((tmp_path / "new" / "audit").iterdir())) == restored.chains == 2
+    events = [one["eventName"] for one in audit_records(tmp_path / "new")]
+    assert events.count("DescribeKey") == 1
+    assert events.count("CreateKey") <= 2  # the record of a change is written before it is committed
+
+
 def test_only_the_owner_takes_backups(home: Path) -> None:
     out = io.BytesIO()
     with open_kms(home) as engine, pytest.raises(AccessDenied):
