@@ -65,12 +65,19 @@ class SlotKey(Protocol):
     def wrong_key(self) -> ConfigError:
         """What to tell the user when no slot opens."""
 
+    def wipe(self) -> None:
+        """Forgets what it was given: it opens nothing any more that is not on this host."""
+
 
 @dataclass(frozen=True, slots=True)
 class FirstOf:
     """Several ways, of which the first counts that opens a slot."""
 
     ways: tuple[SlotKey, ...]
+
+    def wipe(self) -> None:
+        for way in self.ways:
+            way.wipe()
 
 
 Unlock: TypeAlias = SlotKey | FirstOf
@@ -95,6 +102,9 @@ class KeyFileUnlock:
             hint="put the right key file in its place, or unlock the KMS by its passphrase",
         )
 
+    def wipe(self) -> None:
+        """It keeps nothing: the file is read when it is needed."""
+
 
 class PassphraseUnlock:
     """By a passphrase, through Argon2id. The passphrase is used byte for byte."""
@@ -118,6 +128,9 @@ class PassphraseUnlock:
         hint = self.mistyped or "try again; after a typo nothing is changed"
         return ConfigError("the passphrase is wrong", hint=hint)
 
+    def wipe(self) -> None:
+        self._passphrase.wipe()
+
 
 class RecoveryUnlock:
     """By the 20 bytes of a recovery key."""
@@ -137,6 +150,9 @@ class RecoveryUnlock:
             "this is a recovery key, but not of this KMS", hint="another KMS was made with it, or its slot was removed"
         )
 
+    def wipe(self) -> None:
+        self._seed.wipe()
+
 
 class KekUnlock:
     """By the key-encryption key itself, which was got from elsewhere, for a slot of some kind."""
@@ -150,6 +166,9 @@ class KekUnlock:
 
     def wrong_key(self) -> ConfigError:
         return ConfigError(f"no slot of kind {self.kind} opens with the key that was given for it")
+
+    def wipe(self) -> None:
+        self._key.wipe()
 
 
 def typed_unlock(typed: Secret) -> Unlock:

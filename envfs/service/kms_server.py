@@ -83,6 +83,7 @@ def serve(request: ServeRequest, unlock: Unlock, report: Report) -> None:
     protection = hardening.protect_process()
     _log.info("serving the KMS in %s (%s)", request.home, protection)
     with Engine.open(request.home, unlock) as engine:
+        unlock.wipe()
         trio.run(_serve, request, engine, report)
     _log.info("ended")
 

@@ -82,6 +82,7 @@ def run(request: MountRequest, unlock: Unlock, report: Report, *, log_file: Path
         for lock in (checks.lock_directory, checks.lock_volume):
             stack.callback(os.close, lock(request.lower, shared=request.options.read_only))
         engine = stack.enter_context(Engine.open(request.home, unlock))
+        unlock.wipe()  # a mount needs no passphrase any more, and can then not lose one
         _serve(request, engine, report, log_file)
     _log.info("unmounted %s", request.mountpoint)
 

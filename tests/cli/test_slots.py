@@ -120,3 +120,53 @@ def test_a_backup_is_checked_and_restored(envfs: CommandLine, home: Path, tmp_pa
 def test_a_backup_that_only_this_host_opens_says_so(envfs: CommandLine) -> None:
     envfs("kms init --no-recovery-key")
     assert "make a recovery key" in envfs("kms backup kms.backup").err
+
+
+def test_the_runbook_of_a_lost_root_key(envfs: CommandLine, home: Path, tmp_path: Path) -> None:
+    """docs/OPERATIONS.md, step by step."""
+    envfs("kms init --recovery-key-file recovery")
+    envfs("key create --alias payroll")
+    lost = slots(envfs)["keyfile"]
+    envfs("kms backup before.backup")
+    (home / "root.key").rename(tmp_path / "found by a thief")
+    refused = envfs("key list")
+    assert refused.code == 3
+    assert "root.key is missing" in refused.err
+    assert "--passphrase-file" in refused.err
+    assert slots(envfs, "--passphrase-file", "recovery")
+    assert envfs("kms slot add keyfile --passphrase-file recovery", str(home / "root.key")).code == 0
+    assert envfs("kms slot remove", lost).code == 0
+    old = slots(envfs)["recovery"]
+    assert envfs("kms slot add recovery --recovery-key-file recovery.new").code == 0
+    assert envfs("kms slot remove", old).code == 0
+    assert envfs("kms verify").code == 0
+    assert "alias/payroll" in envfs("key list").out
+    assert envfs("key list --passphrase-file recovery").code == 3
+    assert envfs("key list --passphrase-file recovery.new").code == 0
+    assert envfs("kms backup after.backup").code == 0
+    assert envfs("kms restore --check after.backup --passphrase-file recovery").code == 3
+    assert envfs("kms restore --check before.backup --passphrase-file recovery").code == 0
+
+
+def test_the_runbook_of_a_restore(envfs: CommandLine, home: Path, tmp_path: Path) -> None:
+    """docs/OPERATIONS.md, where only the database is damaged."""
+    envfs("kms init --recovery-key-file recovery")
+    envfs("key create --alias payroll")
+    envfs("kms backup kms.backup")
+    envfs("key disable alias/payroll")
+    database = bytearray((home / "kms.db").read_bytes())
+    database[100:] = bytes(len(database) - 100)
+    (home / "kms.db").write_bytes(database)
+    assert envfs("kms verify").code == 5
+    assert envfs("kms restore kms.backup").code == 3
+    (home / "kms.db").rename(home / "kms.db.damaged")
+    for path in (home / "kms.db-wal", home / "kms.db-shm"):
+        path.unlink(missing_ok=True)
+    assert envfs("kms restore --check kms.backup").code == 0
+    answer = envfs("kms restore kms.backup")
+    assert answer.code == 0
+    assert f"{home}/audit.before-restore.1" in answer.err
+    assert envfs("kms verify").code == 0
+    # As it was then: what was disabled since is to be disabled again.
+    assert envfs("key show alias/payroll --json").json["state"] == "Enabled"
+    assert '"RestoreKms"' in envfs("audit query --event RestoreKms --json").out

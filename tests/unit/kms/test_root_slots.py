@@ -204,3 +204,13 @@ def test_a_typed_passphrase_opens(home: Path) -> None:
     with open_kms(home) as engine:
         add_passphrase(engine, OLD)
     Engine.open(home, typed_unlock(OLD)).close()
+
+
+def test_what_was_typed_is_forgotten(home: Path) -> None:
+    with open_kms(home) as engine:
+        add_passphrase(engine, OLD)
+    typed = Secret(bytes(OLD.expose()))
+    unlock = typed_unlock(typed)
+    Engine.open(home, unlock).close()
+    unlock.wipe()
+    assert typed.is_wiped
