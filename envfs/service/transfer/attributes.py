@@ -43,8 +43,8 @@ def read(fd: int, status: os.stat_result) -> Attributes:
     return Attributes(status, xattrs)
 
 
-def apply(fd: int, wanted: Attributes) -> list[str]:
-    """Gives `fd` (of a regular file or directory, or O_PATH of anything else) what is wanted, the times last.
+def apply(fd: int, wanted: Attributes, *, is_path: bool = False) -> list[str]:
+    """Gives what is behind `fd` what is wanted, the times last. `is_path`: it was opened with O_PATH.
 
     What could not be kept, in words. The mode is never wider than in SRC: where the group is another, or an ACL is
     lost, whose mask the group bits are, the group gets no more than others.
@@ -52,11 +52,13 @@ def apply(fd: int, wanted: Attributes) -> list[str]:
     status = wanted.status
     kind = stat_module.S_IFMT(status.st_mode)
     # A descriptor with O_PATH takes no fchown(2); its name in /proc is the very inode, also of a symlink.
-    target = fd if kind in {stat_module.S_IFREG, stat_module.S_IFDIR} else proc_path(fd)
-    lost = _set_owner(target, status)
+    target = proc_path(fd) if is_path else fd
+    present = os.fstat(fd)
+    lost = _set_owner(target, status, present)
     if kind != stat_module.S_IFLNK:
         mode = _mode(stat_module.S_IMODE(status.st_mode), lost)
-        os.chmod(target, mode)  # after chown(2), which takes set-uid bits away
+        if mode & 0o7000 or stat_module.S_IMODE(present.st_mode) != mode:
+            os.chmod(target, mode)  # after chown(2), which takes set-uid bits away
         missing = _set_xattrs(target, wanted.xattrs)
         if ACL in missing:
             os.chmod(target, _narrow(mode))
@@ -65,7 +67,9 @@ def apply(fd: int, wanted: Attributes) -> list[str]:
     return lost
 
 
-def _set_owner(target: int | str, wanted: os.stat_result) -> list[str]:
+def _set_owner(target: int | str, wanted: os.stat_result, present: os.stat_result) -> list[str]:
+    if (present.st_uid, present.st_gid) == (wanted.st_uid, wanted.st_gid):
+        return []
     try:
         os.chown(target, wanted.st_uid, wanted.st_gid)
     except OSError as error:

@@ -103,28 +103,50 @@ def _put_file(source_fd: int, target_fd: int, name: bytes, advance: Advance, *, 
         stack.callback(os.close, source)
         before = os.fstat(source)
         temporary = part_name()
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        target = os.open(temporary, flags, 0o600, dir_fd=target_fd)
-        stack.callback(os.close, target)
         try:
-            os.fchmod(target, 0o600)  # the default ACL of a directory may have widened it
-            digest = copy(source, target, before, advance)
+            digest, written = _write(source, target_fd, temporary, before, advance)
             wanted = attributes.read(source, before)
             if _stamp(os.fstat(source)) != _stamp(before) or not _is_named(source_fd, name, before):
                 raise SourceChanged
-            # Opened before the mode is final, which may keep the owner out.
-            back = _open_to_read(target_fd, temporary)
+            back, lost = _open_back(target_fd, temporary)
             stack.callback(os.close, back)
-            lost = attributes.apply(target, wanted)
-            os.fsync(target)
-            _verify(back, os.fstat(target), before.st_size, digest, advance)
-            if not _is_named(target_fd, temporary, os.fstat(target)):
-                raise Different  # whoever else may write the directory has put something in its place
+            if not lost:
+                _verify(back, written, before.st_size, digest, advance)
+            lost += attributes.apply(back, wanted, is_path=bool(lost))
+            # Whoever else may write the directory could have put something in its place.
+            if not _is_named(target_fd, temporary, written):
+                raise Different
             _give_name(target_fd, temporary, name, replace=replace)
         except BaseException:
             lower.unlink_if_there(target_fd, temporary)
             raise
     return lost, before.st_size
+
+
+def _write(
+    source: int, target_fd: int, temporary: bytes, before: os.stat_result, advance: Advance
+) -> tuple[bytes, os.stat_result]:
+    """The content under a temporary name, synced and closed: its digest, and what it is."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    target = os.open(temporary, flags, 0o600, dir_fd=target_fd)
+    try:
+        digest = copy(source, target, before, advance)
+        os.fsync(target)
+        return digest, os.fstat(target)
+    finally:
+        os.close(target)
+
+
+def _open_back(target_fd: int, temporary: bytes) -> tuple[int, list[str]]:
+    """What was written, opened anew, as any reader does; with O_PATH by those who may make files and not read them:
+    theirs are not compared.
+    """
+    try:
+        return _open_to_read(target_fd, temporary), []
+    except PermissionError:
+        return os.open(temporary, lower.OPEN_PATH, dir_fd=target_fd), ["comparison (you may not read it)"]
+    except SourceChanged:
+        raise Different from None
 
 
 def _verify(back: int, written: os.stat_result, size: int, digest: bytes, advance: Advance) -> None:
@@ -175,7 +197,7 @@ def _put_special(source_fd: int, target_fd: int, name: bytes, status: os.stat_re
         try:
             if stat_module.S_IFMT(os.fstat(fd).st_mode) != stat_module.S_IFMT(status.st_mode):
                 raise Taken  # somebody plays with our directory
-            lost = attributes.apply(fd, attributes.Attributes(status, {}))
+            lost = attributes.apply(fd, attributes.Attributes(status, {}), is_path=True)
         finally:
             os.close(fd)
         _give_name(target_fd, temporary, name, replace=replace)

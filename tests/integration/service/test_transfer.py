@@ -341,6 +341,38 @@ def test_an_export_gives_nobody_more_than_he_has_and_leaves_out_what_is_denied(
     assert not any(mode & 0o077 for mode in seen), seen
 
 
+def test_who_may_only_drop_files_in_imports_without_comparison(
+    envfs: Envfs,
+    mounted: Callable[..., Mount],
+    unix_users: Callable[..., list[UnixUser]],
+    directory: Callable[..., Path],
+) -> None:
+    (alice,) = unix_users("alice")
+    tree = directory("tree", owner=alice)
+    (tree / "report").write_bytes(b"for others" * 1000)
+    os.chown(tree / "report", alice.uid, alice.gid)
+    mount = mounted("allow_other")
+    box = mount.path / "box"
+    box.mkdir(mode=0o777)
+    box.chmod(0o777)
+    key = json.loads(envfs("key", "create", "--alias", "box", "--json").stdout)["key_id"]
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:envfs:iam::000000000000:user/{alice.name}"},
+        "Action": "kms:GenerateDataKey",
+        "Resource": "*",
+    }
+    policy = json.loads(envfs("key", "policy", "get", key).stdout)
+    policy["Statement"].append(statement)
+    envfs("key", "policy", "put", key, "/dev/stdin", input=json.dumps(policy))
+    envfs("dir", "set-key", box, "alias/box")
+    told = summary(envfs, "import", tree, box / "hers", user=alice)
+    assert told["complete"]
+    assert told["not_kept"] == {"comparison (you may not read it)": 1}
+    assert (box / "hers" / "report").read_bytes() == b"for others" * 1000
+    assert (box / "hers" / "report").stat().st_mtime_ns == (tree / "report").stat().st_mtime_ns
+
+
 def test_damage_in_the_volume_is_told_and_the_rest_comes_out(
     envfs: Envfs, mounted: Callable[..., Mount], directory: Callable[..., Path]
 ) -> None:

@@ -133,6 +133,30 @@ def test_what_cannot_be_evaluated_allows_nothing_and_denies(operator: str, wante
     assert denies(condition, with_context(colour=actual))
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"StringEquals": {"envfs:Path": "/a/f"}},
+        {"StringNotEquals": {"envfs:Path": "/b"}},
+        {"StringLikeIfExists": {"envfs:path": "*"}},
+        {"StringNotLikeIfExists": {"envfs:Path": "/b/*"}},
+        {"ForAnyValue:StringLike": {"envfs:Path": "*"}},
+        {"ForAllValues:StringLike": {"envfs:Path": "*"}},
+        {"Null": {"envfs:Path": "false"}},
+        {"Null": {"envfs:Path": "true"}},
+        {"StringEquals": {COLOUR: "${envfs:Path}"}},
+        {"StringNotEquals": {COLOUR: "${envfs:Path}"}},
+    ],
+)
+def test_a_path_that_is_not_proven_allows_nothing_and_denies(condition: Mapping[str, Any]) -> None:
+    """Whichever path is claimed."""
+    for path in ("/a/f", "/b/f", "/b"):
+        facts = RequestFacts(path=path, path_is_proven=False)
+        asked = request(context={"colour": path}, facts=facts)
+        assert not holds(condition, asked)
+        assert denies(condition, asked)
+
+
 def test_an_error_denies_wherever_it_stands_in_a_deny() -> None:
     broken, other = {"NumericLessThan": {COLOUR: "1"}}, {"StringEquals": {"kms:ViaService": "elsewhere"}}
     assert denies(broken | other, with_context(colour="red"))

@@ -97,30 +97,33 @@ def pair(tmp_path: Path) -> tuple[int, int]:
     )
 
 
-@pytest.mark.parametrize("how", ["a byte", "shorter", "another file"])
+@pytest.mark.parametrize("how", ["a byte", "shorter", "another file", "a symlink"])
 def test_what_reads_back_otherwise_never_gets_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: tuple[int, int], how: str
 ) -> None:
     source, target = pair
-    really = attributes.apply
+    really = attributes.read
 
-    def spoil(fd: int, wanted: attributes.Attributes) -> list[str]:
+    def spoil(fd: int, status: os.stat_result) -> attributes.Attributes:
         """Between the writing and the reading."""
-        lost = really(fd, wanted)
         (part,) = (tmp_path / "target").iterdir()
-        if how == "a byte":
-            os.pwrite(fd, b"!", 12345)
-        elif how == "shorter":
-            os.ftruncate(fd, 999)
-        else:
-            part.unlink()
-            part.write_bytes(b"what was written" * 1000)
-        return lost
+        with part.open("r+b") as file:
+            if how == "a byte":
+                file.seek(12345)
+                file.write(b"!")
+            elif how == "shorter":
+                file.truncate(999)
+        if how.startswith("a") and how != "a byte":
+            part.rename(tmp_path / "elsewhere")
+            if how == "a symlink":
+                part.symlink_to(tmp_path / "elsewhere")
+            else:
+                part.write_bytes(b"what was written" * 1000)
+        return really(fd, status)
 
-    monkeypatch.setattr(attributes, "apply", spoil)
-    status = os.stat("f", dir_fd=source)
-    with pytest.raises(entries.Different):
-        entries.put(source, target, b"f", status, nothing, replace=False)
+    monkeypatch.setattr(attributes, "read", spoil)
+    with pytest.raises((entries.Different, OSError)):
+        entries.put(source, target, b"f", os.stat("f", dir_fd=source), nothing, replace=False)
     assert os.listdir(target) == []
     os.close(source)
     os.close(target)
