@@ -39,6 +39,7 @@ COMMANDS = {
     "rewrap": Lazy(
         "envfs.cli.rewrap", "rewrap", "Put the data keys of files under another CMK, or the newest material of theirs."
     ),
+    "rekey": Lazy("envfs.cli.rewrap", "rekey", "Give files new data keys, and encrypt their content anew."),
     "fsck": Lazy("envfs.cli.fsck", "fsck", "Check the volume in LOWER, and repair it."),
     "completion": Lazy("envfs.cli.completion", "completion", "Print the script that completes command lines in SHELL."),
     "explain": Lazy("envfs.cli.explain", "explain", "Say whether a user may open PATH, and what decides."),

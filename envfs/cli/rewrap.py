@@ -42,6 +42,20 @@ def rewrap(paths: tuple[Path, ...], key: str | None, *, as_json: bool) -> int:
     return _run(paths, "rewrap", "rewrapped", as_json=as_json, fields=fields)
 
 
+@click.command(epilog=examples("envfs rekey ~/vault/payroll", "envfs rekey --to alias/payroll ~/vault/payroll/may.ods"))
+@_PATHS
+@click.option("--to", "key", metavar="KEY", help="The CMK of the new data keys, instead of the one that a file has.")
+@json_option
+def rekey(paths: tuple[Path, ...], key: str | None, *, as_json: bool) -> int:
+    """Give files new data keys, and encrypt their content anew.
+
+    It goes on beside whatever uses the files, which keep names, times and everything else. Cut off, it leaves files
+    that can be used as before; the same command goes on where it was.
+    """
+    fields: dict[str, object] = {} if key is None else {"key": key}
+    return _run(paths, "rekey", "rekeyed", as_json=as_json, fields=fields)
+
+
 def _run(paths: tuple[Path, ...], operation: str, verb: str, *, as_json: bool, fields: dict[str, object]) -> int:
     totals: dict[str, int] = {}
     problems: list[dict[str, Any]] = []
@@ -102,10 +116,10 @@ class _Bar:
     def _text(self, progress: dict[str, Any]) -> str:
         done = sum(progress.get(name, 0) for name in ("done", "current", "empty", "gone", "failed"))
         rate = done / max(0.1, time.monotonic() - self._began)
-        total = progress.get("total")
+        total, size, total_size = progress.get("total"), progress.get("bytes"), progress.get("total_bytes")
         text = f"{self._path}: {done}"
         if total:
-            share = min(1.0, done / total)
+            share = min(1.0, size / total_size if size is not None and total_size else done / total)
             filled = round(20 * share)
             text += f" of {total} files [{'#' * filled}{'.' * (20 - filled)}] {share:.0%}"
             if rate > 0 and done < total:

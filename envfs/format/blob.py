@@ -93,6 +93,11 @@ def read_blob(raw: bytes) -> SealedBlob:
     return SealedBlob(raw, key_id, backing_key_id, salt)
 
 
+def blob_ids(raw: bytes) -> tuple[bytes, bytes]:
+    """Key id and backing key id of a blob, unparsed: they stand at the same place in all kinds of blobs."""
+    return raw[4:20], raw[20:36]
+
+
 def blob_header(key_id: bytes, backing_key_id: bytes, salt: bytes) -> bytes:
     return _HEADER.pack(MAGIC, BLOB_VERSION, SYMMETRIC_DEFAULT, key_id, backing_key_id, salt)
 

@@ -45,14 +45,6 @@ class ContentKeys(NamedTuple):
     generation: int
 
 
-class Resealed(NamedTuple):
-    """Blocks as they are to be written, the indices of those that were sealed anew, and of those that are damaged."""
-
-    cipher: bytearray
-    resealed: list[int]
-    damaged: list[int]
-
-
 class BlockCodec:
     """Seals and opens the blocks of one file.
 
@@ -267,34 +259,6 @@ class BlockCodec:
             index += 1
         return plain_length
 
-    def reseal(self, first_index: int, cipher: Buffer, hole_start: int = 0, hole_end: int = 0) -> Resealed:
-        """The consecutive blocks in `cipher` with those under the previous DEK sealed anew, for `forget_previous`.
-
-        The others, holes and damaged ones among them, stay as they are.
-        """
-        out = bytearray(cipher)
-        view = memoryview(out)
-        previous = self._previous_ciphers()
-        plain = memoryview(bytearray(self._block_size))
-        resealed: list[int] = []
-        damaged: list[int] = []
-        for number, start in enumerate(range(0, len(out), self._cipher_block)):
-            index, block = first_index + number, view[start : start + self._cipher_block]
-            length = len(block) - OVERHEAD
-            if length <= 0 or (hole_start <= index < hole_end and not block.tobytes().strip(b"\0")):
-                continue
-            nonce, body, associated = block[:NONCE_SIZE], block[NONCE_SIZE:], _ASSOCIATED.pack(self._file_id, index)
-            if _opens(previous, nonce, body, associated, plain[:length]):
-                fresh = self._random(NONCE_SIZE)  # unique because random, as in `seal`
-                block[:NONCE_SIZE] = fresh
-                self._encrypt_into(fresh, plain[:length], associated, body)
-                resealed.append(index)
-            elif not _opens([self._decrypt_into], nonce, body, associated, plain[:length]) and not self._open_older(
-                index, nonce, body, plain[:length]
-            ):
-                damaged.append(index)
-        return Resealed(out, resealed, damaged)
-
     def seal_one(self, index: int, plain: Buffer) -> bytearray:
         """One sealed block of 1 to block-size plain bytes."""
         length = len(plain)
@@ -315,14 +279,3 @@ class BlockCodec:
         out = bytearray(length)
         self.open_into(index, cipher, out, 0, hole_start, hole_end)
         return out
-
-
-def _opens(ciphers: list[Decrypt], nonce: Buffer, body: Buffer, associated: bytes, out: memoryview) -> bool:
-    """Whether one of the keys opens a block; then its plain bytes are in `out`."""
-    for decrypt_into in ciphers:
-        try:
-            decrypt_into(nonce, body, associated, out)
-        except InvalidTag:
-            continue
-        return True
-    return False

@@ -274,6 +274,66 @@ class Content:
         self.size = new_size
         self._written(first, first + blocks)
 
+    # A new DEK
+
+    def begin_rekey(self, slot: Slot, key: bytes, codec: BlockCodec) -> None:
+        """Seal under a new DEK from now on: `slot` has its blob and the previous key. The header says so first, in both
+        slots, and on the disk. Nothing has changed if it raises.
+        """
+        if self.position < 0:
+            self.write_first_header()
+        kept = self.header_key, self.codec, self.sealed
+        self.header_key, self.codec, self.sealed = key, codec, 0
+        try:
+            self.renew_slots(self.fd, blob=slot.blob, previous=slot.previous)
+        except BaseException:
+            self.header_key, self.codec, self.sealed = kept
+            raise
+        self._order_header()
+        self.writes += 1
+
+    def reseal(self, first: int, end: int) -> list[int]:
+        """Seal blocks `first` to `end` (exclusive) anew, as they are; holes stay. The damaged ones, which stay too."""
+        damaged: list[int] = []
+        old = self.existing(first, end)
+        step = self.geometry.cipher_block
+        index, before = first, os.fstat(self.fd)
+        while old:
+            whole = self._run_of_blocks(index, old)
+            if whole:
+                cipher = old[: whole * step]
+                try:
+                    plain = self._open_blocks(index, cipher)
+                except IntegrityError as error:
+                    whole = 0 if error.block is None else error.block - index
+                    if not whole:
+                        damaged.append(index)
+                    else:
+                        cipher = cipher[: whole * step]
+                        self._replace(index, self._open_blocks(index, cipher), cipher, self.size)
+                else:
+                    self._replace(index, plain, cipher, self.size)
+            skip = whole or 1  # a hole, or a damaged block
+            index, old = index + skip, old[skip * step :]
+        self._keep_times(before)
+        return damaged
+
+    def _run_of_blocks(self, first: int, cipher: bytes) -> int:
+        """How many blocks there are before the first hole."""
+        step = self.geometry.cipher_block
+        count = -(-len(cipher) // step)
+        for number in range(max(0, self.slot.hole_start - first), min(count, self.slot.hole_end - first)):
+            if not cipher[number * step : (number + 1) * step].strip(b"\0"):
+                return number
+        return count
+
+    def end_rekey(self) -> None:
+        """No block is under the previous DEK any more, and that is so on the disk."""
+        self.undo.clear()  # what it has is sealed under the previous one
+        self.renew_slots(self.fd, previous=b"")
+        self.codec.forget_previous()
+        self.writes += 1
+
     def _protect(self, first: int, end: int, new_size: int) -> bytes | None:
         """The nonces to seal blocks with, once the journal has on the disk what they are now; None: any will do.
 
@@ -525,6 +585,8 @@ class Content:
         before = os.fstat(fd)
         kept, key = self.slot, self.header_key
         self.slot = replace(kept, **changes)  # type: ignore[arg-type]
+        if self.position < 0:
+            return  # there is none on the disk; the first one will say so
         try:
             first = self._next_slot(kept.sequence + 1, kept.length_bound, None)
             second = self._next_slot(kept.sequence + 2, kept.length_bound, None)

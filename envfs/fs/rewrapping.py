@@ -11,11 +11,12 @@ import enum
 import errno
 import os
 import stat as stat_module
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from envfs.errors import AccessDenied, ConfigError, FormatError, IntegrityError, InvalidCiphertext, NotFound
-from envfs.format.blob import read_blob
+from envfs.format.blob import blob_ids
 from envfs.format.context import decode_labels, encode_context
 from envfs.format.geometry import HEADER_SIZE
 from envfs.format.header import (
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from envfs.fs.state import VolumeState
     from envfs.fs.walking import Asker, Entry
     from envfs.kms.model import Principal
+
+
+_REMEMBERED = 0.1  # seconds
 
 
 class Outcome(enum.Enum):
@@ -72,6 +76,7 @@ class Rewrapping:
         self._principal = principal
         self._to_key = to_key
         self._root_fd = state.nodes.root.directory_fd
+        self._material: dict[str, tuple[tuple[bytes, bytes], float]] = {}
 
     def one(self, entry: Entry) -> Outcome:
         """Rewrap one file. KmsError where the KMS refuses, PermissionError where the Unix modes do, IntegrityError for
@@ -187,10 +192,18 @@ class Rewrapping:
         if slot.labels != target.labels:
             return False
         try:
-            blob = read_blob(slot.blob)
-            return (blob.key_id, blob.backing_key_id) == self._state.engine.current_material(target.key_arn)
-        except (FormatError, NotFound):
+            return blob_ids(slot.blob) == self._current(target.key_arn)
+        except NotFound:
             return False
+
+    def _current(self, key_arn: str) -> tuple[bytes, bytes]:
+        """Which material encrypts now under a key. Asked for again after a moment: it may be rotated meanwhile."""
+        known = self._material.get(key_arn)
+        now = time.monotonic()
+        if known is None or now > known[1]:
+            known = self._state.engine.current_material(key_arn), now + _REMEMBERED
+            self._material[key_arn] = known
+        return known[0]
 
     def _ask(self, entry: Entry, slot: Slot, target: Target) -> tuple[Secret, bytes]:
         volume_id = self._state.volume.volume_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from envfs.format.place import Where
@@ -57,6 +57,7 @@ class VolumeState:
     never_blocks: bool
     uid: int
     gid: int
+    rekeyed: set[Node] = field(default_factory=set)  # those that get a new DEK just now
 
     def directory_fd(self, node: Node) -> int:
         return self.nodes.directory_fd(node)

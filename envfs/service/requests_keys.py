@@ -13,16 +13,21 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from envfs.errors import EnvfsError
+from envfs.foreign.waiting import ForeignWait
 from envfs.format.header import volume_context
 from envfs.fs.lower import OPEN_DIRECTORY, syncfs
+from envfs.fs.rekeying import Rekeying
 from envfs.fs.rewrapping import Outcome, Rewrapping
 from envfs.fs.walking import Asker, Entry, Walk, count_below
+from envfs.kms.foreign.exchange import Pending
 from envfs.service.keys import usable_key
+from envfs.service.rekey_job import RekeyJob
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
 def operations(context: MountContext) -> dict[str, Operation]:
     """The operations of this topic, by name."""
     keys = _Keys(context)
-    return {"rewrap": keys.rewrap}
+    return {"rewrap": keys.rewrap, "rekey": keys.rekey}
 
 
 class _Keys:
@@ -44,6 +49,7 @@ class _Keys:
         self._context = context
         self._state = context.filesystem.state
         self._tree = context.filesystem.tree
+        self._foreign = ForeignWait()
 
     def rewrap(self, peer: Peer, request: Mapping[str, Any], descriptor: int | None) -> LongOperation:
         self._context.require_writable()
@@ -53,17 +59,63 @@ class _Keys:
         rewrapping = Rewrapping(self._state, self._asker(peer), principal, to_key)
 
         async def one(entry: Entry) -> Outcome:
-            return rewrapping.one(entry)
+            try:
+                return rewrapping.one(entry)
+            except Pending as pending:
+                engine = self._context.engine
+                return await self._foreign.complete(engine, peer.uid, lambda: rewrapping.one(entry), pending)
 
         async def work(reporter: Reporter) -> dict[str, Any]:
             return await self._each(reporter, peer, start, one)
 
         return work
 
+    def rekey(self, peer: Peer, request: Mapping[str, Any], descriptor: int | None) -> LongOperation:
+        self._context.require_writable()
+        start = self._start(descriptor)
+        to_key = self._key(peer, request, start)
+        state, principal = self._state, self._context.principal(peer)
+        ask = partial(self._ask, peer)
+        rekeying = Rekeying(state, self._tree, self._asker(peer), peer, principal, to_key, ask)
+        home, volume_id = self._context.facts.home, self._context.volume.volume_id
+        job = RekeyJob(home, volume_id, peer.uid, start.path(), to_key or "")
+
+        async def work(reporter: Reporter) -> dict[str, Any]:
+            done_bytes = 0
+
+            async def give_way(length: int) -> None:
+                nonlocal done_bytes
+                done_bytes += length
+                reporter.progress(bytes=done_bytes)
+                await reporter.give_way()
+
+            async def one(entry: Entry) -> Outcome:
+                outcome = await rekeying.one(entry, give_way)
+                job.done(start, entry.parent, entry.lower_name)
+                return outcome
+
+            result = await self._each(reporter, peer, start, one, job.after())
+            job.finished()
+            return result | {"bytes": done_bytes}
+
+        return work
+
+    async def _ask(self, peer: Peer, call: Callable[[], None]) -> None:
+        """Make a call that may have to wait for a foreign KMS."""
+        try:
+            call()
+        except Pending as pending:
+            await self._foreign.complete(self._context.engine, peer.uid, call, pending)
+
     async def _each(
-        self, reporter: Reporter, peer: Peer, start: Node, one: Callable[[Entry], Awaitable[Outcome]]
+        self,
+        reporter: Reporter,
+        peer: Peer,
+        start: Node,
+        one: Callable[[Entry], Awaitable[Outcome]],
+        after: tuple[bytes, ...] = (),
     ) -> dict[str, Any]:
-        """Do `one` to every file at and below `start`, and tell of it."""
+        """Do `one` to every file at and below `start`, and tell of it. `after`: where to go on."""
         counts = dict.fromkeys(Outcome, 0)
         failed = 0
 
@@ -82,7 +134,7 @@ class _Keys:
                 nursery.start_soon(self._count, reporter, start, enough)
                 walk = Walk(self._state, self._tree, self._asker(peer), problem)
                 try:
-                    async with contextlib.aclosing(walk.files(start)) as files:
+                    async with contextlib.aclosing(walk.files(start, after)) as files:
                         async for entry in files:
                             try:
                                 counts[await one(entry)] += 1
