@@ -54,6 +54,8 @@ class Reporter:
         end = time.monotonic() + worked
         before = self._requests()
         while True:
+            # Two: after the first, who has a request to serve is only on his way.
+            await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
             served = self._requests()
             if served == before or time.monotonic() >= end:
