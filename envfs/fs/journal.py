@@ -163,8 +163,11 @@ class Journal:
                 await self._syncing.wait()
                 continue
             self._syncing = trio.Event()
-            upto = self._added
+            upto = -1
             try:
+                while upto != self._added:  # the more requests share a sync, the better: let those that are there come
+                    upto = self._added
+                    await trio.lowlevel.checkpoint()
                 await trio.to_thread.run_sync(os.fdatasync, self._fd)
                 self._committed = max(self._committed, upto)
             except OSError:

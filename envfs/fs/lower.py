@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import secrets
 import stat as stat_module
+import struct
 
 from envfs.format.names import TEMPORARY_PREFIX
 
@@ -59,6 +61,29 @@ def write_through(fd: int, length: int) -> None:
     """
     flags = ctypes.c_uint(7)  # SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER
     _check(_libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(length), flags))
+
+
+_FIEMAP_IOCTL = 0xC020660B
+_FIEMAP = struct.Struct("=QQIIII")
+_EXTENT = struct.Struct("=QQQ16xI12x")
+_EXTENT_DELALLOC = 4
+
+
+def is_only_in_memory(fd: int, offset: int, length: int) -> bool | None:
+    """Whether a range of a file has no place on the disk yet, so that nothing of it can be there.
+
+    ext4, xfs and btrfs choose the place when they write back (delayed allocation). None where the lower filesystem
+    cannot say.
+    """
+    request = bytearray(_FIEMAP.pack(offset, length, 0, 0, 1, 0) + bytes(_EXTENT.size))
+    try:
+        fcntl.ioctl(fd, _FIEMAP_IOCTL, request)
+    except OSError:
+        return None
+    if not _FIEMAP.unpack_from(request)[3]:
+        return False  # a hole, or nothing to be said of it
+    start, _, size, flags = _EXTENT.unpack_from(request, _FIEMAP.size)
+    return bool(flags & _EXTENT_DELALLOC) and start <= offset and offset + length <= start + size
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

@@ -223,7 +223,7 @@ class Mover:
             if entry.found.st_mode & 0o6000:  # which a write by anybody but root takes away
                 os.fchmod(fd, stat_module.S_IMODE(entry.found.st_mode))
             os.utime(fd, ns=(entry.found.st_atime_ns, entry.found.st_mtime_ns))
-            if not self._state.never_blocks and (entry.node is None or not entry.node.is_fresh()):
+            if not self._state.never_blocks and not _is_unwritten(entry.node, fd):
                 lower.write_through(fd, PLACE_SIZE)
         finally:
             os.close(fd)
@@ -279,3 +279,8 @@ class Mover:
         if source is None or source.node is not node:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return source
+
+
+def _is_unwritten(node: Node | None, fd: int) -> bool:
+    """Whether nothing of a file is on the disk, so that what is written there some day has its place of now."""
+    return node is not None and node.is_fresh() and lower.is_only_in_memory(fd, 0, PLACE_SIZE) is not False

@@ -13,12 +13,12 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from envfs.crypto.aead import NONCE_SIZE
 from envfs.format.geometry import OVERHEAD
 from envfs.format.journal import Entry
-from envfs.fs import nodes
+from envfs.fs import lower, nodes
 from envfs.fs.lower import NO_SPACE
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from envfs.fs.journal import Journal
 
 log = logging.getLogger("envfs.fs")
+
+# So often at most a request waits beside others for its turn; then it waits by itself.
+_ATTEMPTS: Final = 8
 
 
 class _Reservation(NamedTuple):
@@ -49,11 +52,21 @@ class Protection:
 
     # What may be on the disk
 
-    def _limit(self) -> int:
+    def _limit(self, first: int, end: int) -> int:
+        """Blocks below may be on the disk; blocks `first` to `end` (exclusive) are to be written over."""
         since = self._added_since
-        if since is not None and time.monotonic() - since >= nodes.FRESH:
+        if since is None:
+            return self._on_disk
+        if time.monotonic() - since >= nodes.FRESH or self._has_written_back(max(first, self._on_disk), end):
             self.is_on_disk()
         return self._on_disk
+
+    def _has_written_back(self, first: int, end: int) -> bool:
+        """Whether the kernel has begun to write back what was added to these blocks, sooner than it should."""
+        content, geometry = self._content, self._content.geometry
+        start = geometry.block_offset(first)
+        stop = min(geometry.block_offset(end), geometry.cipher_size(content.size))
+        return stop > start and lower.is_only_in_memory(content.fd, start, stop - start) is False
 
     def is_on_disk(self) -> None:
         """All that is there now may be on the disk: it was synced, or has been there for long."""
@@ -78,7 +91,9 @@ class Protection:
     def concerns(self, offset: int, length: int) -> bool:
         """Whether a write to a plain range may have to wait for the disk."""
         first, end = self._content.geometry.blocks(offset, length)
-        return first < self._limit() and bool(self._missing(first, end, max(self._content.size, offset + length)))
+        return first < self._limit(first, end) and bool(
+            self._missing(first, end, max(self._content.size, offset + length))
+        )
 
     async def reserve(self, offset: int, length: int) -> None:
         """Reserve what a write to a plain range takes, beside other requests.
@@ -87,16 +102,16 @@ class Protection:
         """
         content, geometry = self._content, self._content.geometry
         first, end = geometry.blocks(offset, length)
-        new_size = max(content.size, offset + length)
-        missing = self._missing(first, end, new_size)
-        if not missing:
-            return
-        path_length = len(content.node.lower_path())
-        if self._journal.is_full_for(path_length, len(missing), len(missing) * geometry.cipher_block):
-            await self._journal.restart()
+        for _ in range(_ATTEMPTS):  # others may take the reservation, or the journal begin anew
+            new_size = max(content.size, offset + length)
             missing = self._missing(first, end, new_size)
-        if missing:
-            await self._journal.commit(self._add(missing, new_size))
+            if not missing:
+                return
+            path_length = len(content.node.lower_path())
+            if self._journal.is_full_for(path_length, len(missing), len(missing) * geometry.cipher_block):
+                await self._journal.restart()
+            else:
+                await self._journal.commit(self._add(missing, new_size))
 
     def nonces(self, first: int, end: int, new_size: int) -> bytes | None:
         """The nonces for blocks `first` to `end` (exclusive), to be sealed now; the file gets `new_size` plain bytes.
@@ -104,7 +119,7 @@ class Protection:
         Waits for the disk where nobody has reserved them. None: any will do. Raises OSError, ENOSPC if the journal has
         no room for so many at once.
         """
-        limit = min(end, self._limit())
+        limit = min(end, self._limit(first, end))
         if first >= limit or not self._content.node.located:  # without a name nothing is found after a power failure
             return None
         while missing := self._missing(first, end, new_size):  # again if the journal had to begin anew for it
@@ -118,7 +133,7 @@ class Protection:
     def _missing(self, first: int, end: int, new_size: int) -> list[int]:
         if not self._content.node.located:
             return []
-        return [index for index in range(first, min(end, self._limit())) if not self._is_reserved(index, new_size)]
+        return [index for index in range(first, min(end, self._on_disk)) if not self._is_reserved(index, new_size)]
 
     def _is_reserved(self, index: int, new_size: int) -> bool:
         found = self._reserved.get(index)

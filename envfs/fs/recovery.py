@@ -89,12 +89,12 @@ def recover(root_fd: int, key: Mac, block_log2: int, boot_id: bytes) -> None:
     """At mount: put back what is torn. Raises OSError if that fails; nothing is lost then, and the next mount tries."""
     found = records(root_fd, key)
     if found:
-        if any(record.boot_id == boot_id for record in found):
-            # A daemon was killed and the machine runs on: nothing is torn, but it may not be on the disk yet.
+        is_same_boot = any(record.boot_id == boot_id for record in found)
+        for file, fd in _files(root_fd, _by_file(found), write=True, everywhere=not is_same_boot):
+            _put_back(fd, file, Geometry(1 << block_log2))
+        if is_same_boot:
+            # A daemon was killed and the machine runs on: what was moved since is whole, but perhaps not on the disk.
             lower.syncfs(root_fd)
-        else:
-            for file, fd in _files(root_fd, _by_file(found), write=True):
-                _put_back(fd, file, Geometry(1 << block_log2))
     if found or _is_there(root_fd):
         retire(root_fd)
 
@@ -114,7 +114,7 @@ def torn_blocks(root_fd: int, key: Mac, block_log2: int) -> dict[bytes, list[int
     geometry = Geometry(1 << block_log2)
     found = records(root_fd, key)
     waiting = {}
-    for file, fd in _files(root_fd, _by_file(found), write=False):
+    for file, fd in _files(root_fd, _by_file(found), write=False, everywhere=True):
         torn = [index for index in file.blocks if _is_torn(fd, file, index, geometry)]
         if torn:
             waiting[file.file_id] = sorted(torn)
@@ -141,8 +141,8 @@ def tell_what_waits(root_fd: int, key: Mac, block_log2: int) -> None:
 # Finding the files
 
 
-def _files(root_fd: int, files: Sequence[Waiting], *, write: bool) -> Iterator[tuple[Waiting, int]]:
-    """Each file that is still there, with a descriptor: by its path, or wherever it was moved since."""
+def _files(root_fd: int, files: Sequence[Waiting], *, write: bool, everywhere: bool) -> Iterator[tuple[Waiting, int]]:
+    """Each file that is still there, with a descriptor: by its path, or `everywhere`, wherever it was moved since."""
     missing: dict[int, Waiting] = {}
     for file in files:
         with contextlib.ExitStack() as stack:
@@ -151,7 +151,7 @@ def _files(root_fd: int, files: Sequence[Waiting], *, write: bool) -> Iterator[t
                 missing[file.inode] = file
             else:
                 yield file, fd
-    if not missing:
+    if not (missing and everywhere):
         return
     for path, inode in _walk(root_fd):
         if inode in missing:

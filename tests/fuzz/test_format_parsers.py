@@ -21,6 +21,7 @@ from envfs.format.context import decode_context, decode_labels, encode_context
 from envfs.format.directory import DirectoryFile
 from envfs.format.geometry import Geometry
 from envfs.format.header import Slot, parse_header_area
+from envfs.format.journal import ALIGNMENT, Entry, Record
 from envfs.format.names import check_name_file
 from envfs.format.place import ROOT, Kind, PlaceKey, Where, parse_place
 from envfs.format.symlink import link_file_for, parse_link_file, parse_text, to_text
@@ -41,6 +42,8 @@ BLOB = Blob(b"k" * 16, b"b" * 16, b"s" * 32, b"c" * 32, b"t" * 16)
 LONG_NAME = KEYS.names.encrypt(OBJECT, b"n" * 200)
 LONG_LINK = KEYS.symlinks.seal(OBJECT, b"t" * 3500, HERE)
 UNDO = UndoHead(b"b" * 16, OBJECT, 7, 1024, 5148, 1024, 5148, b"t" * 16, 0, cuts=False, path=b"one/two")
+ENTRIES = [Entry(1, b"n" * 12, 4124, b"o" * 100), Entry(2, b"m" * 12, 4124, bytes(4124))]
+JOURNAL = Record(b"e" * 16, 0, b"b" * 16, OBJECT, 7, b"one/two", ENTRIES)
 CODEC = BlockCodec(Suite.AES_256_GCM, KEY, OBJECT, Geometry(4096))
 
 
@@ -121,6 +124,15 @@ def _undo_record(raw: bytes) -> bytes:
     return serialised + raw[len(serialised) :]  # what follows means nothing
 
 
+def _journal_record(raw: bytes) -> bytes:
+    record, size = Record.parse(raw, KEYS.undo)
+    serialised = b"".join(record.serialise(KEYS.undo))
+    assert size % ALIGNMENT == 0
+    # Padding means nothing; a hole may also be written out, and an old block be all zero.
+    assert Record.parse(serialised, KEYS.undo)[0] == record
+    return raw
+
+
 def _blocks(raw: bytes) -> bytes:
     for holes in ((0, 0), (0, 2**64 - 1)):
         plain = CODEC.open(0, raw, *holes)
@@ -146,6 +158,7 @@ PARSERS: dict[str, Parser] = {
     "link file": Parser((LONG_LINK,), _link_file),
     "name of an attribute": Parser((KEYS.xattrs.name(OBJECT, b"user.comment"),), _xattr_name),
     "undo record": Parser((UNDO.serialise(KEYS.undo),), _undo_record),
+    "journal record": Parser((b"".join(JOURNAL.serialise(KEYS.undo)),), _journal_record),
     "blocks": Parser((bytes(CODEC.seal(0, b"x" * 5000)), bytes(5000)), _blocks),
 }
 

@@ -8,13 +8,16 @@ after the power has come back.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import random
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from envfs.fs.lower import is_only_in_memory
 from tests.integration.mounts import clear_away
 
 if TYPE_CHECKING:
@@ -148,3 +151,57 @@ def test_a_second_name_of_a_file_is_as_good_as_the_first(mount: Mount, restarted
     (mount.path / "two").hardlink_to(mount.path / "one")
     after = restarted()
     assert {(after.path / name).read_bytes() for name in ("one", "two")} == {b"1"}
+
+
+def write_back(path: Path, page: int) -> None:
+    """Have one page of a file on the disk, and no other."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        before = ctypes.c_int64(page * 4096), ctypes.c_int64(4096)
+        assert ctypes.CDLL(None).sync_file_range(fd, *before, ctypes.c_uint(7)) == 0
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("page", [2, 3])
+def test_a_block_of_which_one_page_got_to_the_disk_is_what_it_was(
+    disk: Disk, envfs: Envfs, mounted: Callable[..., Mount], restarted: Callable[[], Mount], page: int
+) -> None:
+    """Block 1 lies on the pages 1 to 2, block 2 on 2 to 3; here only one page of what was written over them did."""
+    lower = disk.make() / "lower"
+    lower.mkdir()
+    envfs("init", lower)
+    mount = mounted("nowriteback", lower=lower)
+    old = random.Random(1).randbytes(5 * 4096 + 100)
+    save(mount.path / "f", old)
+    (path,) = (entry for entry in lower.iterdir() if not entry.name.startswith("envfs."))
+    with open(mount.path / "f", "r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), b"n" * 8192, 4096)
+        write_back(path, page)
+        after = restarted()
+        new = old[:4096] + b"n" * 8192 + old[12288:]
+        # Unless somebody on this machine had everything synced meanwhile.
+        assert (after.path / "f").read_bytes() in {old, new}
+        assert (mount.path / "f").read_bytes() == new
+    after.umount()
+    mount.umount()
+    envfs("fsck", "--read-data", lower)
+
+
+def test_what_is_only_in_memory_is_known(disk: Disk) -> None:
+    path = disk.make() / "file"
+    with open(path, "w+b", buffering=0) as file:
+        file.write(b"x" * 20000)
+        assert is_only_in_memory(file.fileno(), 0, 20000)
+        assert not is_only_in_memory(file.fileno(), 0, 1 << 20)
+        write_back(path, 1)
+        assert is_only_in_memory(file.fileno(), 0, 4096) is False
+        assert is_only_in_memory(file.fileno(), 4096, 4096) is False
+
+
+def test_a_new_file_that_was_already_written_back_can_be_renamed(mount: Mount, restarted: Callable[[], Mount]) -> None:
+    """Sooner than the kernel should: under memory pressure it may."""
+    (mount.path / "new").write_bytes(b"1" * 5000)
+    subprocess.run(["sync", "--file-system", mount.lower], check=True, timeout=60)
+    (mount.path / "new").rename(mount.path / "renamed")
+    assert (restarted().path / "renamed").read_bytes() == b"1" * 5000
