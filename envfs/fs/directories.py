@@ -29,6 +29,7 @@ class Directory:
     directory_id: bytes
     key_arn: str  # empty: the parent's
     labels: dict[str, str]
+    listed: bool = False  # its names were read, and so may still be in the kernel's caches
 
 
 class Directories:

@@ -33,6 +33,7 @@ from envfs.fs.listing import Listing
 from envfs.fs.moving import Mover
 from envfs.fs.nodes import Node, NodeTable
 from envfs.fs.opening import Opener
+from envfs.fs.patience import Patience
 from envfs.fs.promises import Promises
 from envfs.fs.revocation import Revocation
 from envfs.fs.state import FsOptions, VolumeState
@@ -74,7 +75,9 @@ class Filesystem:
         root_fd = os.open(lower_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         nodes = NodeTable(root_fd, most_descriptors=max(16, min(4096, most_files // 4)))
-        never_blocks = lower.never_blocks(root_fd)
+        kind = lower.kind_of(root_fd)
+        never_blocks = kind is lower.Kind.MEMORY
+        nodes.patience = Patience(kind)
         directories = Directories(nodes, keys, volume, in_memory=never_blocks)
         self._undo = undo = Undo(
             root_fd, keys.undo, has_journal=options.journal and not (never_blocks or options.read_only)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from envfs.errors import IntegrityError
 from envfs.fs.names_on_disk import plain_entries
 from envfs.fs.nodes import Node
+from envfs.fs.patience import AHEAD
 from envfs.fs.state import VolumeState
 
 log = logging.getLogger("envfs.fs")
@@ -40,8 +41,13 @@ class Listing:
         directory = self._state.directories.load(node)
         dir_fd = nodes.directory_fd(node)
         if start == 0 or self._entries is None:
+            if not directory.listed:
+                nodes.patience.expect_listing(dir_fd)
+                directory.listed = True
             self._entries = plain_entries(dir_fd, directory.directory_id, self._state.keys.names, node.path())
         entries = self._entries
+        ahead = [lower_name for _, lower_name, _ in entries[start : start + AHEAD]] if nodes.patience.lacks else []
+        nodes.patience.expect_entries(dir_fd, ahead)
         adopt = nodes.adopt
         for index in range(start, len(entries)):
             name, lower_name, full_name = entries[index]

@@ -15,8 +15,9 @@ from envfs.fs.kernel_cache import KernelCache
 from envfs.fs.operations import Operations
 from envfs.fs.waiting import replaced_trio
 
-# One task serves; others come in while it waits for a thread, or for a foreign KMS: more than may wait for those.
-_MOST_TASKS = MOST + 32
+# One task serves; others come in while it waits for a thread, or for a foreign KMS: more than may wait for those, so
+# that as many again may wait for the lower filesystem.
+_MOST_TASKS = MOST + 64
 
 
 def stop() -> None:
@@ -43,6 +44,8 @@ async def serve(
         async with replaced_trio(looks=looks), trio.open_nursery() as nursery:
             nursery.start_soon(filesystem.state.promises.keep_for_ever)
             nursery.start_soon(filesystem.revocation.watch, KernelCache(mountpoint))
+            # Those of the mount, and some for what does not come out of a request.
+            trio.to_thread.current_default_thread_limiter().total_tokens = _MOST_TASKS + 8
             await pyfuse3.main(1, _MOST_TASKS)
             nursery.cancel_scope.cancel()
     finally:

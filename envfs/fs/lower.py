@@ -7,6 +7,7 @@ not be able to lead the daemon out of it.
 from __future__ import annotations
 
 import ctypes
+import enum
 import errno
 import fcntl
 import os
@@ -22,8 +23,10 @@ RENAME_EXCHANGE = 2
 #: What says that there is no space for more: of the filesystem, or of the quota of whoever owns the file.
 NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
-_TMPFS_MAGIC = 0x01021994
-_RAMFS_MAGIC = 0x858458F6
+# <linux/magic.h>
+_IN_MEMORY = frozenset((0x01021994, 0x858458F6))  # tmpfs, ramfs
+# ext, xfs, btrfs, f2fs, bcachefs, zfs, jfs, overlay
+_ON_DISKS = frozenset((0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0xCA451A4E, 0x2FC12FC1, 0x3153464A, 0x794C7630))
 
 # O_NONBLOCK: a FIFO planted in place of a file must not hang the daemon. It has no effect on regular files.
 OPEN_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -96,11 +99,45 @@ class _Statfs(ctypes.Structure):
     _fields_ = (("f_type", ctypes.c_long), ("rest", ctypes.c_long * 32))
 
 
-def never_blocks(fd: int) -> bool:
-    """Whether the filesystem of `fd` lives in memory alone: its reads never wait, its syncs do nothing."""
+class Kind(enum.Enum):
+    """What a lower filesystem may have to wait for."""
+
+    MEMORY = "nothing: reads never wait, syncs do nothing"
+    DISK = "a disk, for what is not in the kernel's caches"
+    REMOTE = "somebody else, for whatever is asked of it: a server, another process"
+
+
+def kind_of(fd: int) -> Kind:
+    """Of the filesystem of `fd`. One that is not known may be anything."""
     answer = _Statfs()
     _check(_libc.fstatfs(fd, ctypes.byref(answer)))
-    return int(answer.f_type) & 0xFFFFFFFF in {_TMPFS_MAGIC, _RAMFS_MAGIC}
+    magic = int(answer.f_type) & 0xFFFFFFFF
+    if magic in _IN_MEMORY:
+        return Kind.MEMORY
+    return Kind.DISK if magic in _ON_DISKS else Kind.REMOTE
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_SYS_OPENAT2 = 437  # on every architecture
+_RESOLVE_CACHED = 0x20  # Linux 5.12
+_CACHED = _OpenHow(OPEN_PATH, 0, _RESOLVE_CACHED)
+_libc.syscall.restype = ctypes.c_long
+
+
+def is_at_hand(dir_fd: int, name: bytes) -> bool:
+    """Whether the kernel knows what stands at a name, or that nothing does, without asking the filesystem.
+
+    True as well where it cannot say: an older kernel, or openat2(2) is forbidden.
+    """
+    how = ctypes.byref(_CACHED)
+    fd = _libc.syscall(ctypes.c_long(_SYS_OPENAT2), dir_fd, ctypes.c_char_p(name), how, ctypes.c_size_t(24))
+    if fd >= 0:
+        os.close(fd)
+        return True
+    return ctypes.get_errno() != errno.EAGAIN
 
 
 def temporary_name() -> bytes:

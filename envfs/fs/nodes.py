@@ -21,7 +21,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from envfs.errors import IntegrityError
-from envfs.fs.lower import OPEN_DIRECTORY, OPEN_PATH
+from envfs.fs.lower import OPEN_DIRECTORY, OPEN_PATH, Kind
+from envfs.fs.patience import Patience
 
 if TYPE_CHECKING:
     from envfs.fs.content import Content
@@ -164,6 +165,7 @@ class NodeTable:
         self._root_dev = found.st_dev
         self.belonging: Callable[[Node, Node, bytes], Belongs] = _nowhere  # see `envfs.fs.belonging`
         self.alarm: Callable[[str, str], None] = _no_alarm
+        self.patience = Patience(Kind.MEMORY)
         self.by_id: dict[int, Node] = {ROOT_ID: self.root}
         self._moved: dict[tuple[int, int], Node] = {}  # nodes whose id is not their lower inode number
         self._next_own = _OWN_RANGE
@@ -344,6 +346,7 @@ class NodeTable:
     def stat(self, node: Node) -> os.stat_result:
         """lstat of the lower inode, wherever it stands now. Raises OSError(ESTALE) if something else is there."""
         if node.content is not None:
+            self.patience.expect_attributes(node.content.fd)
             return os.fstat(node.content.fd)
         if node.pin >= 0:
             return os.stat(node.pin)
@@ -351,7 +354,9 @@ class NodeTable:
             return os.fstat(node.directory_fd)
         if node.parent is None or not node.located:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        found = os.stat(node.lower_name, dir_fd=self.directory_fd(node.parent), follow_symlinks=False)
+        dir_fd = self.directory_fd(node.parent)
+        self.patience.expect_name(dir_fd, node.lower_name)
+        found = os.stat(node.lower_name, dir_fd=dir_fd, follow_symlinks=False)
         if found.st_ino != node.lower_ino or found.st_dev != node.lower_dev:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return found
@@ -362,7 +367,11 @@ class NodeTable:
             return os.open(f"/proc/self/fd/{node.pin}", flags & ~os.O_NOFOLLOW)
         if node.parent is None or not node.located:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        fd = os.open(node.lower_name, flags, dir_fd=self.directory_fd(node.parent))
+        dir_fd = self.directory_fd(node.parent)
+        self.patience.expect_open(dir_fd, node.lower_name, flags)
+        fd = self.patience.take_fetched()
+        if fd < 0:
+            fd = os.open(node.lower_name, flags, dir_fd=dir_fd)
         self.check_same(node, fd)
         return fd
 

@@ -109,6 +109,7 @@ class Opener:
         content = node.content
         if content is None:
             return self._open_lower(node, principal, facts, write=write)
+        self._nodes.patience.lacks = False  # the KMS is to be asked once
         fresh = None
         if content.keyed:
             if not node.placed:
@@ -131,7 +132,7 @@ class Opener:
             found = os.fstat(fd)
             if not stat_module.S_ISREG(found.st_mode):
                 raise IntegrityError(f"{node.path()} is no regular file any more")
-            area = parse_header_area(os.pread(fd, HEADER_SIZE, 0))
+            area = parse_header_area(self._nodes.patience.read_header(fd))
             if area.is_absent:
                 content = self._open_empty(node, fd, found, principal, facts, write=write)
             else:

@@ -12,7 +12,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Concatenate, NoReturn, ParamSpec, TypeVar, cast
 
 import pyfuse3
@@ -26,6 +26,7 @@ from envfs.fs.errno_table import errno_of
 from envfs.fs.filesystem import Filesystem
 from envfs.fs.handles import Handle, Opened
 from envfs.fs.nodes import Node
+from envfs.fs.patience import WouldWait
 from envfs.fs.protection import Protection
 from envfs.fs.waiting import give_way
 from envfs.fs.xattrs import SELINUX
@@ -96,6 +97,53 @@ def inline(
     return handle
 
 
+def looking(
+    handler: Callable[Concatenate[Operations, P], R],
+) -> Callable[Concatenate[Operations, P], Coroutine[None, None, R]]:
+    """The same for a handler that only looks: where that would take waiting, it waits in a thread, and runs again."""
+    at_once = inline(handler)
+    name = handler.__name__.lstrip("_")
+
+    @wraps(handler)
+    def run_again(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return handler(self, *args, **kwargs)
+        finally:
+            if (left := self.patience.take_fetched()) >= 0:
+                os.close(left)
+
+    patiently = inline(run_again)
+
+    async def handle(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        patience = self.patience
+        if not patience.needed:
+            return await at_once(self, *args, **kwargs)
+        self._counts[name] += 1
+        patience.lacks = True
+        try:
+            return handler(self, *args, **kwargs)
+        except WouldWait as would_wait:
+            self._counts[name] -= 1  # it comes again
+            work = would_wait.work
+        except FUSEError:
+            raise
+        except Pending as pending:
+            again = partial(handler, self, *args, **kwargs)
+            return await self.ask_foreign_kms(name, _uid_of(args), again, pending)
+        except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
+            raise self._failed(error, name) from None
+        finally:
+            patience.lacks = False
+            if len(self.open_directories) > self.most_directories:
+                self.nodes.trim()
+        give_way()
+        fetched = await trio.to_thread.run_sync(work)
+        patience.fetched = fetched
+        return await patiently(self, *args, **kwargs)
+
+    return handle
+
+
 class Operations(pyfuse3.Operations):
     """Requests of one mount."""
 
@@ -114,10 +162,12 @@ class Operations(pyfuse3.Operations):
         self._options = state.options
         self._timeout = state.options.entry_timeout
         self._never_blocks = state.never_blocks
+        self.patience = state.nodes.patience
         self._on_ready = on_ready
         self._foreign = ForeignWait()
         state.engine.never_wait()
         self._nowait = 0 if state.never_blocks else os.RWF_NOWAIT
+        self._cannot_say = False  # whether this lower filesystem is one that does not know if a read would wait
         if state.options.read_only:
             for name in _CHANGES:
                 setattr(self, name, _refuse_change)
@@ -165,7 +215,7 @@ class Operations(pyfuse3.Operations):
         node.lookups += 1
         return entry
 
-    @inline
+    @looking
     def lookup(self, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         try:
             node, found = self.filesystem.tree.lookup(parent, name)
@@ -179,7 +229,7 @@ class Operations(pyfuse3.Operations):
         for node_id, count in inode_list:
             self.nodes.forget(node_id, count)
 
-    @inline
+    @looking
     def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         node = self.filesystem.tree.node(inode)
         if node.guard is not None:
@@ -209,9 +259,17 @@ class Operations(pyfuse3.Operations):
     def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         return self.filesystem.tree.readlink(self.filesystem.tree.node(inode))
 
-    @inline
-    def statfs(self, ctx: RequestContext) -> StatvfsData:
-        found = os.statvfs(self.nodes.root.directory_fd)
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        self._counts["statfs"] += 1
+        work = partial(os.statvfs, self.nodes.root.directory_fd)
+        try:
+            if self._never_blocks:
+                found = work()
+            else:
+                give_way()
+                found = await trio.to_thread.run_sync(work)
+        except OSError as error:
+            raise self._failed(error, "statfs") from None
         answer = StatvfsData()
         for field in ("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail"):
             setattr(answer, field, getattr(found, field))
@@ -266,11 +324,11 @@ class Operations(pyfuse3.Operations):
 
     # Directories
 
-    @inline
+    @looking
     def opendir(self, inode: int, ctx: RequestContext) -> int:
         return self.filesystem.add_listing(self.filesystem.tree.node(inode))
 
-    @inline
+    @looking
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         for next_id, name, node, found in self.filesystem.listings[fh].read(start_id):
             if not pyfuse3.readdir_reply(token, name, self._attributes(node, found), next_id):
@@ -292,7 +350,7 @@ class Operations(pyfuse3.Operations):
 
     # Files
 
-    @inline
+    @looking
     def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         filesystem = self.filesystem
         if flags & _WRITE_FLAGS and self._options.read_only:
@@ -305,6 +363,7 @@ class Operations(pyfuse3.Operations):
         except AccessDenied:
             filesystem.counters.of(ctx.uid).denied += 1
             raise
+        self.patience.lacks = False  # what comes now is not to be done twice
         direct = filesystem.revocation.wants_direct(node, ctx.uid)
         opened = Opened(ctx.uid, ctx.gid, ctx.pid, "write" if write else "read", node.path(), write, direct)
         handle = filesystem.add_handle(node, content, opened)
@@ -327,6 +386,8 @@ class Operations(pyfuse3.Operations):
         try:
             if handle.guard is not None:
                 self.filesystem.revocation.check_read(handle)
+            if self._cannot_say and off < content.size:
+                return await self._read_in_thread(fh, off, size)
             found = content.read(off, size, self._nowait)
             used.read_bytes += len(found)
             return cast("bytes", found)
@@ -334,8 +395,8 @@ class Operations(pyfuse3.Operations):
             return await self._read_in_thread(fh, off, size)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP and self._nowait:
-                self._nowait = 0  # this lower filesystem cannot say whether it would wait
-                return await self.read(fh, off, size)
+                self._cannot_say = True
+                return await self._read_in_thread(fh, off, size)
             raise self._failed(error, "read") from None
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise self._damaged(error, fh) from None

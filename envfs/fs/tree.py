@@ -73,7 +73,9 @@ class Tree:
             node = parent if name == b"." else parent.parent or parent
             return node, self._nodes.stat(node)
         cipher = self.cipher_name(parent, name)
-        found = os.stat(cipher.lower, dir_fd=self._nodes.directory_fd(parent), follow_symlinks=False)
+        dir_fd = self._nodes.directory_fd(parent)
+        self._nodes.patience.expect_name(dir_fd, cipher.lower)
+        found = os.stat(cipher.lower, dir_fd=dir_fd, follow_symlinks=False)
         return self._nodes.adopt(parent, name, cipher.lower, cipher.full, found), found
 
     def stat(self, node: Node) -> os.stat_result:

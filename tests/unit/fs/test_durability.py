@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from envfs.fs.durability import Unsynced
-from envfs.fs.lower import RENAME_EXCHANGE, never_blocks
+from envfs.fs.lower import RENAME_EXCHANGE, Kind, kind_of
 from tests.unit.fs.lab import Lab, Session
 
 if TYPE_CHECKING:
@@ -140,10 +140,10 @@ def test_nothing_is_remembered_where_nothing_is_synced(lab: Lab) -> None:
     assert fs.fs.sync_work() is None
 
 
-def test_which_filesystems_never_wait() -> None:
+def test_a_filesystem_that_is_not_known_may_be_anything() -> None:
     fd = os.open("/proc", os.O_RDONLY)
     try:
-        assert not never_blocks(fd)
+        assert kind_of(fd) is Kind.REMOTE
     finally:
         os.close(fd)
 

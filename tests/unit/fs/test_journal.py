@@ -34,7 +34,7 @@ OLD = random.Random(4).randbytes(6 * B + 100)
 @pytest.fixture
 def disk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """In memory, for speed, and taken for a disk, with a file `f` on it."""
-    monkeypatch.setattr(lower, "never_blocks", lambda _fd: False)
+    monkeypatch.setattr(lower, "kind_of", lambda _fd: lower.Kind.DISK)
     lab.mount().write(b"f", OLD)
     lab.unmount()
     return lab

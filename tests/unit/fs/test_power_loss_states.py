@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from envfs.fs import lower, nodes, recovery, undo
-from envfs.fs.lower import RENAME_EXCHANGE
+from envfs.fs.lower import RENAME_EXCHANGE, Kind
 from envfs.fsck.findings import Problem
 from envfs.service.fsck import check_volume
 from tests.unit.fs.lab import Lab, Session
@@ -235,7 +235,7 @@ SCRIPTS: list[Callable[[Script], None]] = [
 @pytest.fixture
 def on_disk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """In memory, for speed, and taken for a disk. Files are never so new that the kernel leaves them alone."""
-    monkeypatch.setattr("envfs.fs.lower.never_blocks", lambda _fd: False)
+    monkeypatch.setattr("envfs.fs.lower.kind_of", lambda _fd: Kind.DISK)
     monkeypatch.setattr(nodes, "FRESH", 0.0)
     return lab
 

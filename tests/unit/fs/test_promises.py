@@ -10,6 +10,7 @@ import pytest
 from envfs.errors import IntegrityError
 from envfs.format.geometry import HEADER_SIZE
 from envfs.fs import promises
+from envfs.fs.lower import Kind
 from tests.unit.fs.lab import Lab, Session, slots_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ B = 4096
 @pytest.fixture
 def fs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Session:
     """In memory, for speed, and taken for a disk."""
-    monkeypatch.setattr("envfs.fs.lower.never_blocks", lambda _fd: False)
+    monkeypatch.setattr("envfs.fs.lower.kind_of", lambda _fd: Kind.DISK)
     return lab.mount()
 
 
