@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from envfs.errors import AccessDenied, ConfigError
+from envfs.kms.foreign.exchange import Pending
 from envfs.kms.model import ENCRYPT_DECRYPT, SYMMETRIC_DEFAULT, RequestFacts
 
 if TYPE_CHECKING:
@@ -29,7 +30,12 @@ def usable_key(
         found = engine.describe_key(principal, key)
     except AccessDenied:
         facts = RequestFacts(via_service=VIA_SERVICE, path=path, access="create")
-        data_key = engine.generate_data_key(principal, key, context, facts)
+        try:
+            data_key = engine.generate_data_key(principal, key, context, facts)
+        except Pending:  # a mount does not wait for a foreign KMS here
+            raise AccessDenied(
+                f"{key} is a key of a foreign KMS, and you may not describe it", hint="kms:DescribeKey is needed"
+            ) from None
         data_key.plaintext.wipe()
         return data_key.key_arn
     if found.spec != SYMMETRIC_DEFAULT or found.usage != ENCRYPT_DECRYPT:

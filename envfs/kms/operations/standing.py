@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from envfs.errors import AccessDenied, EnvfsError, KmsError, NotFound
-from envfs.format.blob import Blob
+from envfs.format.blob import read_any_blob
 from envfs.kms.actions import PREFIX
 from envfs.kms.audit.record import Call
 from envfs.kms.catalogue import Key
@@ -75,7 +75,7 @@ class StandingOperations(Core):
 
     def _key_in_use(self, key: bytes | str) -> Key | None:
         if isinstance(key, bytes):
-            return self._catalogue.find(Blob.parse(key).key_id)
+            return self._catalogue.find(read_any_blob(key).key_id)
         try:
             return self._catalogue.resolve(key)
         except NotFound:

@@ -27,10 +27,12 @@ BOUND = 10 + 15
 
 def errno_of(call: Callable[[], object]) -> str:
     began = time.monotonic()
-    with pytest.raises(OSError, match="") as caught:
+    try:
         call()
-    assert time.monotonic() - began < BOUND
-    return errno.errorcode[caught.value.errno or 0]
+    except OSError as error:
+        assert time.monotonic() - began < BOUND
+        return errno.errorcode[error.errno or 0]
+    return "nothing"
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_each_failure_of_the_other_kms_is_an_errno_within_its_time(mount: Mount,
         foreign.fault = fault
         assert errno_of(file.read_bytes) == expected, fault
     foreign.fault = "denied"
-    assert errno_of(lambda: (mount.path / "new").touch()) == "EACCES"
+    assert errno_of((mount.path / "new").touch) == "EACCES"
     assert errno_of(lambda: os.truncate(file, 3)) == "EACCES"
     assert not (mount.path / "new").exists()
     foreign.fault = None
@@ -92,7 +94,7 @@ def test_each_failure_of_the_other_kms_is_an_errno_within_its_time(mount: Mount,
 
 
 def test_open_files_go_on_and_new_opens_fail_while_nobody_listens(
-    mount: Mount, foreign: FaultyKms, keyed: WithCredentials
+    mount: Mount, foreign: FaultyKms
 ) -> None:
     file = mount.path / "file"
     file.write_bytes(b"a" * 100_000)
@@ -104,24 +106,18 @@ def test_open_files_go_on_and_new_opens_fail_while_nobody_listens(
         os.pwrite(handle.fileno(), b"c" * 10_000, 100_000)
         os.fsync(handle.fileno())
         assert errno_of(file.read_bytes) == "EHOSTUNREACH"
-        assert errno_of(lambda: (mount.path / "new").touch()) == "EHOSTUNREACH"
+        assert errno_of((mount.path / "new").touch) == "EHOSTUNREACH"
         assert os.pread(handle.fileno(), 7, 49_999) == b"abbbbba"
-    done = keyed("cat", mount.lower / os.listdir(mount.lower)[0], check=False)
-    assert done.returncode != 0
     # A mount needs nothing of the foreign KMS, and neither do names and attributes.
     mount.remount()
     assert file.stat().st_size == 110_000
     file.rename(mount.path / "renamed")
     foreign.start()
     until = time.monotonic() + BOUND
-    while True:
-        try:
-            found = (mount.path / "renamed").read_bytes()
-            break
-        except OSError:
-            assert time.monotonic() < until
-            time.sleep(0.2)
-    assert found == b"a" * 50_000 + b"bbbbb" + b"a" * 49_995 + b"c" * 10_000
+    while errno_of((mount.path / "renamed").read_bytes) != "nothing":
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert (mount.path / "renamed").read_bytes() == b"a" * 50_000 + b"bbbbb" + b"a" * 49_995 + b"c" * 10_000
 
 
 @pytest.mark.parametrize("fault", ["silent", "trickle"])
