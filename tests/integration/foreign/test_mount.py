@@ -93,9 +93,7 @@ def test_each_failure_of_the_other_kms_is_an_errno_within_its_time(mount: Mount,
     assert errno_of(file.read_bytes) == "EHOSTUNREACH"
 
 
-def test_open_files_go_on_and_new_opens_fail_while_nobody_listens(
-    mount: Mount, foreign: FaultyKms
-) -> None:
+def test_open_files_go_on_and_new_opens_fail_while_nobody_listens(mount: Mount, foreign: FaultyKms) -> None:
     file = mount.path / "file"
     file.write_bytes(b"a" * 100_000)
     mount.remount()
