@@ -116,7 +116,8 @@ class PlaceKey:
 
     def is_anywhere(self, raw: bytes, kind: Kind, object_id: bytes) -> bool:
         """Whether the object has, or had until now, several hard links, so that it belongs wherever it is found."""
-        return self._is_anywhere(parse_place(raw), kind, object_id)
+        place = parse_place(raw)
+        return ONES_ID in (place.current_parent, place.previous_parent) and self._is_anywhere(place, kind, object_id)
 
     def _is_anywhere(self, place: RawPlace, kind: Kind, object_id: bytes) -> bool:
         wanted = self.mac(kind, object_id, *ANYWHERE)

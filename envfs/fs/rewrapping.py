@@ -76,6 +76,7 @@ class Rewrapping:
         self._principal = principal
         self._to_key = to_key
         self._root_fd = state.nodes.root.directory_fd
+        self._last: tuple[Node | None, Target, float] = (None, Target("", b""), 0.0)
         self._material: dict[str, tuple[tuple[bytes, bytes], float]] = {}
 
     def one(self, entry: Entry) -> Outcome:
@@ -181,8 +182,18 @@ class Rewrapping:
             raise IntegrityError("it does not belong where it stands: it was moved, swapped or copied")
         if state.keys.place.is_anywhere(place, Kind.FILE, slot.file_id):
             return Target(self._to_key or state.engine.key_arn_of_blob(slot.blob), slot.labels)
-        labels = encode_context(state.directories.effective_labels(entry.parent))
-        return Target(self._to_key or state.directories.effective_key(entry.parent), labels)
+        return self._target_in(entry.parent)
+
+    def _target_in(self, parent: Node) -> Target:
+        """What new files in a directory get; remembered for a moment, since there are many files in one."""
+        node, target, until = self._last
+        now = time.monotonic()
+        if node is not parent or now > until:
+            directories = self._state.directories
+            labels = encode_context(directories.effective_labels(parent))
+            target = Target(self._to_key or directories.effective_key(parent), labels)
+            self._last = parent, target, now + _REMEMBERED
+        return target
 
     def _are_current(self, area: HeaderArea, target: Target) -> bool:
         return all(self._is_current(parsed.slot, target) for parsed in area.slots)

@@ -152,7 +152,8 @@ class Walk:
         except (EnvfsError, OSError) as error:
             log.warning("left out of %s: %r is no name of this directory (%s)", directory.path(), lower_name, error)
             return None
-        path = directory.path().rstrip("/") + "/" + name.decode("utf-8", "surrogateescape")
+        above = directory.path()
+        path = f"{above if above != '/' else ''}/{name.decode('utf-8', 'surrogateescape')}"
         return Entry(directory, name, lower_name, full, path)
 
 
