@@ -10,6 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from envfs.crypto.secret import Secret
 from envfs.errors import AccessDenied, ConfigError, EnvfsError, FormatError, IntegrityError, UnsupportedVersion
@@ -345,3 +347,23 @@ def test_the_reference_reader_reads_it_too() -> None:
     assert store_id == header.store_id
     assert [slot[1] for slot in slots].count("passphrase") == 2
     assert [name.split("/")[0] for name, _ in entries] == ["manifest.json", "kms.db", "audit"]
+
+
+@given(st.data())
+def test_whatever_is_made_of_a_backup_is_refused_in_order(data: st.DataObject) -> None:
+    raw = bytearray(data.draw(st.sampled_from([SHORT[:60], SHORT[: len(SHORT) // 2], SHORT])))
+    for _ in range(data.draw(st.integers(0, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    raw += data.draw(st.binary(max_size=20))
+    file = io.BytesIO(bytes(raw))
+    try:
+        header = read_header(file)
+        entries = [(name, b"".join(body)) for name, _, body in BackupReader(file, SHORT_KEY, header).entries()]
+    except (FormatError, IntegrityError):
+        return
+    assert bytes(raw) == SHORT
+    assert entries == [("a", b"content")]
+
+
+SHORT_KEY = Secret(bytes(range(32)))
+SHORT = made_up(SHORT_KEY, [("a", b"content")]).getvalue()

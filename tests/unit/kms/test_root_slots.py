@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from envfs.crypto.secret import Secret
-from envfs.errors import AccessDenied, ConfigError, LimitExceeded, NotFound, Validation
+from envfs.errors import AccessDenied, ConfigError, FormatError, LimitExceeded, NotFound, Validation
 from envfs.kms.engine import Engine
 from envfs.kms.operations.root_slots import MAX_SLOTS
 from envfs.kms.rootkey import (
@@ -21,6 +21,7 @@ from envfs.kms.rootkey import (
     typed_unlock,
 )
 from envfs.kms.schema import KEYS
+from envfs.kms.slot_foreign import ForeignKey, ForeignParameters
 from envfs.kms.unlocking import find_unlock, slots_of
 from tests.integration.kms.killing import killed_at_every_line
 from tests.unit.kms.kit import ALICE, OWNER, ROOT, audit_records, make_kms, open_kms
@@ -214,3 +215,19 @@ def test_what_was_typed_is_forgotten(home: Path) -> None:
     Engine.open(home, unlock).close()
     unlock.wipe()
     assert typed.is_wiped
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"[]", b"{}", b"null", b"\xff", b'{"ciphertext":1,"endpoint":"","key":"","region":""}', b"[" * 60_000,
+     b'{"ciphertext":"A","endpoint":"","key":"","region":""}'],
+    ids=range(8),
+)  # fmt: skip
+def test_damaged_parameters_of_a_foreign_slot(raw: bytes) -> None:
+    with pytest.raises(FormatError):
+        ForeignParameters.parse(raw)
+
+
+def test_the_parameters_of_a_foreign_slot_are_read_back() -> None:
+    parameters = ForeignParameters(ForeignKey("https://kms.example", "eu-north-1", "arn:ü"), b"\0\xff")
+    assert ForeignParameters.parse(parameters.encode()) == parameters
