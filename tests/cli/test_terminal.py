@@ -10,6 +10,12 @@ import sys
 import termios
 from typing import TYPE_CHECKING
 
+from envfs.crypto.secret import Secret
+from envfs.kms.bootstrap import init_kms
+from envfs.kms.recovery_key import encode_recovery_key
+from envfs.kms.rootkey import Argon2Cost
+from envfs.kms.unlocking import slots_of
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -107,3 +113,26 @@ def test_a_recovery_key_is_shown_once_and_opens_the_kms_when_the_key_file_is_gon
     code, shown = talk(home, "kms", "whoami", answers={"Recovery key of the KMS: ": typo + found[1][1:]})
     assert code == 3
     assert "mistyped in group 1 of 8" in shown
+
+
+def test_a_passphrase_is_changed_and_the_last_way_but_the_recovery_key_is_asked_about(tmp_path: Path) -> None:
+    home, recovery, seed = tmp_path / "kms", tmp_path / "recovery", Secret(bytes(20))
+    recovery.write_text(encode_recovery_key(seed))
+    cheap = Argon2Cost(memory_kib=64, iterations=1, lanes=1)
+    init_kms(home, root_key="passphrase", passphrase=Secret(b"first"), cost=cheap, recovery_key=seed)
+    changed = {
+        "Present passphrase, or recovery key: ": "first",
+        "New passphrase": "second",
+        "The same again: ": "second",
+    }
+    code, shown = talk(home, "kms", "change-passphrase", answers=changed)
+    assert code == 0
+    assert "first" not in shown
+    assert "second" not in shown
+    _, slots = slots_of(home)
+    (slot,) = [one.slot_id.hex() for one in slots if one.kind == "passphrase"]
+    line = ("kms", "slot", "remove", slot, "--passphrase-file", str(recovery))
+    code, shown = talk(home, *line, answers={"Remove it? [y/N]: ": "n"})
+    assert code != 0
+    assert "Only the recovery key would open the KMS then" in shown
+    assert slots_of(home)[1] == slots
