@@ -347,7 +347,7 @@ class Content:
         except OSError as error:
             if not is_for_want_of_room(error) or (end - first) * self.geometry.block_size > self._piece:
                 raise
-            log.warning("%s is written over without a record in the journal: %s", self.node.path(), error)
+            self.protection.tell_of_no_room(error)
             return None
 
     def _written(self, first: int, end: int) -> None:

@@ -40,6 +40,7 @@ LIMIT: Final = 16 << 20
 _KEPT: Final = 128 << 10
 # The file grows by so much, filled with zeros: a sync of what has its place on the disk already is far cheaper.
 _STEP: Final = 1 << 20
+_PAGE: Final = 4096
 # From so many files on, one syncfs(2) is cheaper than a sync of each.
 _TOO_MANY: Final = 64
 
@@ -56,6 +57,7 @@ class Journal:
         self._boot_id = boot_id
         self._fd = -1
         self._is_refused = False
+        self.is_missed = False  # whether something was written over without a record, and the log says so
         self._allocated = 0
         self._begin_epoch()
         self._added = 0  # tickets given out
@@ -112,16 +114,21 @@ class Journal:
         end = self._position + size
         if end > LIMIT:
             return False
-        while end > self._allocated:
-            step = min(_STEP, LIMIT - self._allocated)
-            try:
-                lower.write_all(self._fd, bytes(step), self._allocated)
-            except OSError as error:
-                if error.errno not in lower.NO_SPACE:
-                    raise
-                self._allocated = max(self._allocated, os.fstat(self._fd).st_size // ALIGNMENT * ALIGNMENT)
-                return end <= self._allocated
-            self._allocated += step
+        if end <= self._allocated:
+            return True
+        needed = -(-end // _PAGE) * _PAGE
+        return self._grow(min(LIMIT, max(needed, self._allocated + _STEP))) or self._grow(min(LIMIT, needed))
+
+    def _grow(self, size: int) -> bool:
+        """Let the file have `size` bytes, or leave it as it was if the disk is full."""
+        try:
+            lower.write_all(self._fd, bytes(size - self._allocated), self._allocated)
+        except OSError as error:
+            if error.errno not in lower.NO_SPACE:
+                raise
+            os.ftruncate(self._fd, self._allocated)
+            return False
+        self._allocated = size
         return True
 
     def commit_now(self) -> None:

@@ -130,6 +130,12 @@ class Protection:
             nonces.append(self._content.codec.new_nonces(end - limit))
         return b"".join(nonces)
 
+    def tell_of_no_room(self, error: OSError) -> None:
+        """Something is written over without a record. Said once for each mount."""
+        if not self._journal.is_missed:
+            self._journal.is_missed = True
+            log.warning("no room for the journal (%s): a power failure may tear what is written over now", error)
+
     def _missing(self, first: int, end: int, new_size: int) -> list[int]:
         if not self._content.node.located:
             return []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from envfs.fs import nodes
 from tests.unit.fs.lab import Lab, Session
 
 if TYPE_CHECKING:
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
 SIZE = 4 << 20
 
 
-@pytest.fixture
-def small(tmp_path: Path, memory: Path) -> Iterator[Lab]:
-    """A volume on a tmpfs of 4 MiB; its KMS is elsewhere."""
+@pytest.fixture(params=["memory", "disk"])
+def small(
+    request: pytest.FixtureRequest, tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Lab]:
+    """A volume on a tmpfs of 4 MiB, once taken for a disk, with a journal; its KMS is elsewhere."""
     if os.getuid() != 0:
         pytest.skip("needs root, to mount a small tmpfs")
+    if request.param == "disk":
+        monkeypatch.setattr("envfs.fs.lower.never_blocks", lambda _fd: False)
+        monkeypatch.setattr(nodes, "FRESH", 0.0)
     lower = tmp_path / "small"
     lower.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", lower], check=True, timeout=30)
@@ -159,3 +165,34 @@ def test_space_that_comes_back_can_be_used(small: Lab) -> None:
     os.unlink(small.lower / "filler")
     fs.write(b"a", b"x" * 50_000, len(CONTENT))
     assert small.mount().read(b"a") == CONTENT + b"x" * 50_000
+
+
+def test_a_journal_for_which_there_was_never_room_is_done_without(small: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """New content counts for more than what a power failure may do to the old; and what is free stays free."""
+    small.mount().write(b"a", CONTENT)
+    small.unmount()
+    journal = small.lower / "envfs.journal"
+    journal.unlink(missing_ok=True)
+    fill(small, leave=8192)
+    fs = small.mount()
+    fs.write(b"a", CONTENT[::-1])
+    fs.write(b"a", b"x" * 10)
+    assert fs.read(b"a") == b"x" * 10 + CONTENT[::-1][10:]
+    is_disk = not fs.fs.state.never_blocks
+    assert caplog.text.count("no room for the journal") == is_disk
+    assert (journal.stat().st_size if is_disk else 0) <= 8192
+
+
+def test_a_record_that_finds_room_is_kept_on_a_full_disk(small: Lab) -> None:
+    fs = small.mount()
+    if fs.fs.state.never_blocks:
+        pytest.skip("no journal in memory")
+    content = bytes(range(256)) * 2000
+    fs.write(b"a", content)
+    fs.write(b"a", b"n")
+    small.unmount()
+    fill(small, leave=0)
+    fs = small.mount()
+    fs.write(b"a", b"m" * 300_000)
+    assert (small.lower / "envfs.journal").stat().st_size == 128 << 10
+    assert fs.read(b"a") == b"m" * 300_000 + content[300_000:]
