@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -326,6 +327,34 @@ def parse_volume_file(raw: bytes) -> dict[str, Any]:
 def check_volume_file(volume_key: bytes, raw: bytes) -> None:
     authentic = hmac.compare_digest(mac(derive(volume_key, "volume file"), raw[:-32]), raw[-32:])
     need(authentic, IntegrityError("volume file"))
+
+
+def parse_journal_record(volume_key: bytes, raw: bytes) -> dict[str, Any]:
+    """Section 8.1."""
+    start(raw, b"ENVJ", "journal record")
+    need(len(raw) >= 88, Truncated("journal record"))
+    zero, epoch, number, boot_id, file_id, inode, size, checksum, count, path_size, also_zero = struct.unpack(
+        ">H16sQ16s16sQIIIHH", raw[6:88]
+    )
+    need(not (zero or also_zero or size % 512), FormatError("journal record: reserved bits"))
+    need(512 <= size <= 1_310_720 and path_size <= 32768 and count, FormatError("journal record: number"))
+    end = 88 + path_size + 28 * count
+    need(len(raw) >= size >= end + 32, Truncated("journal record"))
+    tag = mac(derive(volume_key, "undo record"), raw[:end])
+    need(hmac.compare_digest(tag, raw[end : end + 32]), IntegrityError("journal record"))
+    blocks, position = [], end + 32
+    for index, nonce, new_length, length in struct.iter_unpack(">Q12sII", raw[88 + path_size : end]):
+        is_hole, old_length = length >> 31, length & 0x7FFFFFFF
+        need(1 <= new_length <= 65564 and 1 <= old_length <= 65564, FormatError("journal record: length of a block"))
+        old = bytes(old_length) if is_hole else raw[position : position + old_length]
+        blocks.append((index, nonce, new_length, old))
+        position += 0 if is_hole else old_length
+    need(position <= size, FormatError("journal record: old blocks"))
+    need(zlib.crc32(raw[end + 32 : position]) == checksum, IntegrityError("journal record: old blocks"))
+    return {
+        "epoch": epoch, "number": number, "boot_id": boot_id, "file_id": file_id, "inode": inode,
+        "path": raw[88 : 88 + path_size], "blocks": blocks, "size": size,
+    }  # fmt: skip
 
 
 # Section 6: names

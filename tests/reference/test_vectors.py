@@ -137,6 +137,13 @@ def _xattr(given: Case) -> Case:
     return {"foreign": True} if opened is None else {"name": opened[0].hex(), "value": opened[1].hex()}
 
 
+def _journal_record(given: Case) -> Case:
+    record = structures.parse_journal_record(to_bytes(given["volume_key"]), to_bytes(given["raw"]))
+    readable = {key: value.hex() if isinstance(value, bytes) else value for key, value in record.items()}
+    blocks = [[index, nonce.hex(), length, old.hex()] for index, nonce, length, old in record["blocks"]]
+    return {**readable, "path": record["path"].decode(), "blocks": blocks}
+
+
 def _volume_file(given: Case) -> Case:
     raw = to_bytes(given["raw"])
     volume = structures.parse_volume_file(raw)
@@ -216,6 +223,7 @@ DECODERS: dict[str, Decoder] = {
     "directory_file": _directory_file,
     "header_area": _header_area,
     "import_token": _import_token,
+    "journal_record": _journal_record,
     "link_file": _link_file,
     "name": _name,
     "name_file": _name_file,

@@ -18,6 +18,7 @@ from tests.vectors import (
     crypto_cases,
     file_cases,
     header_cases,
+    journal_cases,
     kms_cases,
     metadata_cases,
     name_cases,
@@ -26,7 +27,10 @@ from tests.vectors import (
 from tests.vectors.material import VectorFile
 
 HERE = Path(__file__).resolve().parent
-MODULES = (crypto_cases, header_cases, file_cases, metadata_cases, name_cases, kms_cases, store_cases, backup_cases)
+MODULES = (
+    crypto_cases, header_cases, file_cases, metadata_cases, journal_cases, name_cases, kms_cases, store_cases,
+    backup_cases,
+)  # fmt: skip
 
 
 def all_files() -> list[VectorFile]:

@@ -21,6 +21,7 @@ from envfs.format.blob import Blob, open_blob, read_blob, seal_blob
 from envfs.format.block import BlockCodec
 from envfs.format.directory import DirectoryFile
 from envfs.format.geometry import Geometry
+from envfs.format.journal import Record
 from envfs.format.place import Kind, Where
 from envfs.format.volume import VolumeFile
 from envfs.format.volume_keys import VolumeKeys
@@ -186,6 +187,22 @@ def _xattr(given: Case) -> Case:
     return {"name": name.hex(), "value": value.hex()}
 
 
+def _journal_record(given: Case) -> Case:
+    key = VolumeKeys(Secret(to_bytes(given["volume_key"]))).undo
+    record, size = Record.parse(to_bytes(given["raw"]), key)
+    assert b"".join(record.serialise(key)) == to_bytes(given["raw"])[:size]
+    return {
+        "epoch": record.epoch.hex(),
+        "number": record.number,
+        "boot_id": record.boot_id.hex(),
+        "file_id": record.file_id.hex(),
+        "inode": record.inode,
+        "path": record.path.decode(),
+        "blocks": [[one.index, one.nonce.hex(), one.new_length, one.old.hex()] for one in record.entries],
+        "size": size,
+    }
+
+
 def _volume_file(given: Case) -> Case:
     key = VolumeKeys(Secret(to_bytes(given["volume_key"]))).volume_file
     raw = to_bytes(given["raw"])
@@ -319,6 +336,7 @@ DECODERS: dict[str, Decoder] = {
     "directory_file": _directory_file,
     "header_area": _header_area,
     "import_token": _import_token,
+    "journal_record": _journal_record,
     "link_file": _link_file,
     "name": _name,
     "name_file": _name_file,
@@ -349,7 +367,8 @@ def test_every_failure_is_met_by_every_decoder_that_can_meet_it() -> None:
     for file in generate.all_files():
         failures[file.name] = {case["failure"] for case in file.cases if "failure" in case}
     every = {"Truncated", "UnsupportedVersion", "FormatError", "IntegrityError"}
-    for name in ("blob", "directory_file", "header_area", "import_token", "place", "slot", "volume_file"):
+    structures = ("directory_file", "header_area", "journal_record", "place", "slot", "volume_file")
+    for name in ("blob", "import_token", *structures):
         assert failures[name] == every
 
 
