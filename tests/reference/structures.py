@@ -457,3 +457,32 @@ def open_blob(backing_key: bytes, blob: Blob, context: dict[str, str]) -> bytes:
         return AESGCM(key).decrypt(bytes(12), blob.sealed, blob.header + encode_pairs(context))
     except InvalidTag:
         raise IntegrityError("ciphertext blob") from None
+
+
+class ForeignBlob(NamedTuple):
+    key_id: bytes
+    backing_key_id: bytes
+    foreign: bytes
+    sealed: bytes
+    header: bytes
+
+
+def parse_foreign_blob(raw: bytes) -> ForeignBlob:
+    start(raw, b"EK", "foreign ciphertext blob", version_size=1)
+    need(len(raw) >= 38, Truncated("foreign ciphertext blob"))
+    need(raw[3] == 2, FormatError("foreign ciphertext blob"))
+    size = int.from_bytes(raw[36:38], "big")
+    need(1 <= size <= 1024, FormatError("foreign ciphertext"))
+    end = 38 + size
+    need(len(raw) >= end + 1 + 16, Truncated("foreign ciphertext blob"))
+    need(len(raw) <= end + 4096 + 16, FormatError("foreign ciphertext blob"))
+    return ForeignBlob(raw[4:20], raw[20:36], raw[38:end], raw[end:], raw[:end])
+
+
+def open_foreign_blob(own: bytes, foreign_secret: bytes, blob: ForeignBlob, context: dict[str, str]) -> bytes:
+    need(len(foreign_secret) == 32, FormatError("foreign secret"))
+    key = derive(own, "foreign blob", foreign_secret)
+    try:
+        return AESGCM(key).decrypt(bytes(12), blob.sealed, blob.header + encode_pairs(context))
+    except InvalidTag:
+        raise IntegrityError("foreign ciphertext blob") from None

@@ -163,6 +163,18 @@ def _blob(given: Case) -> Case:
     }
 
 
+def _foreign_blob(given: Case) -> Case:
+    blob = structures.parse_foreign_blob(to_bytes(given["raw"]))
+    own, secret = to_bytes(given["own"]), to_bytes(given["foreign_secret"])
+    plaintext = structures.open_foreign_blob(own, secret, blob, given["context"])
+    return {
+        "key_id": blob.key_id.hex(),
+        "backing_key_id": blob.backing_key_id.hex(),
+        "foreign": blob.foreign.hex(),
+        "plaintext": plaintext.hex(),
+    }
+
+
 def _store(given: Case) -> Case:
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         columns = {name: [*names.split(), "mac", "leaf"] for name, names in kms.TABLES.items()}
@@ -221,6 +233,7 @@ DECODERS: dict[str, Decoder] = {
     "context": _context,
     "derive": _derive,
     "directory_file": _directory_file,
+    "foreign_blob": _foreign_blob,
     "header_area": _header_area,
     "import_token": _import_token,
     "journal_record": _journal_record,

@@ -6,6 +6,7 @@ from envfs.crypto.kdf import Label, derive
 from envfs.crypto.secret import Secret
 from envfs.format.blob import seal_blob
 from envfs.format.context import encode_context
+from envfs.format.foreign_blob import seal_foreign_blob
 from envfs.kms.material.token import ImportToken, seal_token
 from tests.vectors.material import (
     FORMAT_ERROR,
@@ -84,6 +85,67 @@ def _blob() -> VectorFile:
     return VectorFile("blob", "9", "a ciphertext blob under an encryption context", cases)
 
 
+OWN, FOREIGN_SECRET = fixed("own half"), fixed("foreign secret")
+FOREIGN = fixed("foreign ciphertext", 184)
+
+
+def _seal_foreign(plaintext: bytes, context: dict[str, str], foreign: bytes = FOREIGN) -> bytes:
+    encoded = encode_context(context)
+    return seal_foreign_blob(OWN, FOREIGN_SECRET, KEY_ID, BACKING_KEY_ID, foreign, plaintext, encoded)
+
+
+def _given_foreign(raw: bytes, context: dict[str, str], own: bytes = OWN, secret: bytes = FOREIGN_SECRET) -> Given:
+    return {"own": own.hex(), "foreign_secret": secret.hex(), "context": context, "raw": raw.hex()}
+
+
+def _foreign_blob() -> VectorFile:
+    good: dict[str, tuple[bytes, dict[str, str], bytes]] = {
+        "wrapped DEK": (fixed("DEK"), DEK_CONTEXT, FOREIGN),
+        "wrapped DEK with labels": (fixed("DEK"), DEK_CONTEXT | {"project": "apollo"}, FOREIGN),
+        "smallest": (b"x", {}, b"f"),
+        "largest": (b"y" * 4096, {"purpose": "test"}, b"f" * 1024),
+    }
+    cases = []
+    for name, (plaintext, context, foreign) in good.items():
+        result = {
+            "key_id": KEY_ID.hex(),
+            "backing_key_id": BACKING_KEY_ID.hex(),
+            "foreign": foreign.hex(),
+            "plaintext": plaintext.hex(),
+        }
+        cases.append(gives(name, _given_foreign(_seal_foreign(plaintext, context, foreign), context), result))
+    raw = _seal_foreign(fixed("DEK"), DEK_CONTEXT)
+    refused = {
+        "nothing": (TRUNCATED, b""),
+        "header without its length": (TRUNCATED, raw[:36]),
+        "no foreign ciphertext": (TRUNCATED, raw[:38]),
+        "no ciphertext": (TRUNCATED, raw[: 38 + 184 + 16]),
+        "a length beyond the end": (TRUNCATED, patch(raw, 36, (800).to_bytes(2, "big"))),
+        "a foreign ciphertext of no bytes": (FORMAT_ERROR, patch(raw, 36, bytes(2))),
+        "a foreign ciphertext of 1,025 bytes": (FORMAT_ERROR, patch(raw + bytes(2000), 36, (1025).to_bytes(2, "big"))),
+        "more than 4,096 bytes": (FORMAT_ERROR, raw + bytes(4096)),
+        "another magic": (FORMAT_ERROR, patch(raw, 0, b"KE")),
+        "version 2": (UNSUPPORTED_VERSION, patch(raw, 2, b"\2")),
+        "key id changed": (INTEGRITY_ERROR, flip(raw, 4)),
+        "backing key id changed": (INTEGRITY_ERROR, flip(raw, 20)),
+        "foreign ciphertext changed": (INTEGRITY_ERROR, flip(raw, 38)),
+        "foreign ciphertext a byte shorter": (INTEGRITY_ERROR, patch(raw, 36, (183).to_bytes(2, "big"))),
+        "ciphertext changed": (INTEGRITY_ERROR, flip(raw, 38 + 184)),
+        "tag changed": (INTEGRITY_ERROR, flip(raw, -1)),
+        "one byte missing": (INTEGRITY_ERROR, raw[:-1]),
+        "one byte left over": (INTEGRITY_ERROR, raw + b"\0"),
+    }
+    cases += [fails(name, failure, _given_foreign(broken, DEK_CONTEXT)) for name, (failure, broken) in refused.items()]
+    cases += [
+        fails("no context", INTEGRITY_ERROR, _given_foreign(raw, {})),
+        fails("another half of ours", INTEGRITY_ERROR, _given_foreign(raw, DEK_CONTEXT, own=fixed("another"))),
+        fails("another foreign secret", INTEGRITY_ERROR, _given_foreign(raw, DEK_CONTEXT, secret=fixed("another"))),
+        fails("a short foreign secret", FORMAT_ERROR, _given_foreign(raw, DEK_CONTEXT, secret=b"short")),
+        fails("halves exchanged", INTEGRITY_ERROR, _given_foreign(raw, DEK_CONTEXT, own=FOREIGN_SECRET, secret=OWN)),
+    ]
+    return VectorFile("foreign_blob", "9", "a ciphertext blob of a foreign key under an encryption context", cases)
+
+
 def _mislabelled() -> bytes:
     return derive(BACKING_KEY, Label.BACKING_KEY, SALT)
 
@@ -150,4 +212,4 @@ def _import_token() -> VectorFile:
 
 
 def vector_files() -> list[VectorFile]:
-    return [_blob(), _import_token()]
+    return [_blob(), _foreign_blob(), _import_token()]

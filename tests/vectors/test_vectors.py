@@ -17,9 +17,10 @@ from envfs.crypto.aead import Suite
 from envfs.crypto.secret import Secret
 from envfs.errors import EnvfsError, IntegrityError
 from envfs.format import context, header, names, symlink
-from envfs.format.blob import Blob, open_blob, read_blob, seal_blob
+from envfs.format.blob import Blob, open_blob, read_any_blob, read_blob, seal_blob
 from envfs.format.block import BlockCodec
 from envfs.format.directory import DirectoryFile
+from envfs.format.foreign_blob import ForeignBlob, open_foreign_blob, seal_foreign_blob
 from envfs.format.geometry import Geometry
 from envfs.format.journal import Record
 from envfs.format.place import Kind, Where
@@ -238,6 +239,22 @@ def _blob(given: Case) -> Case:
     }
 
 
+def _foreign_blob(given: Case) -> Case:
+    raw, own, secret = (to_bytes(given[name]) for name in ("raw", "own", "foreign_secret"))
+    blob = read_any_blob(raw)
+    assert isinstance(blob, ForeignBlob)
+    encoded = context.encode_context(given["context"])
+    plaintext = bytes(open_foreign_blob(own, secret, blob, encoded).expose())
+    ids = blob.key_id, blob.backing_key_id
+    encodes_to(raw, seal_foreign_blob, own, secret, *ids, blob.foreign, plaintext, encoded)
+    return {
+        "key_id": blob.key_id.hex(),
+        "backing_key_id": blob.backing_key_id.hex(),
+        "foreign": blob.foreign.hex(),
+        "plaintext": plaintext.hex(),
+    }
+
+
 def _store(given: Case) -> Case:
     tables: dict[str, Table[Any]] = {table.name: table for table in ALL_TABLES}
     with tempfile.TemporaryDirectory() as directory:
@@ -334,6 +351,7 @@ DECODERS: dict[str, Decoder] = {
     "context": _context,
     "derive": _derive,
     "directory_file": _directory_file,
+    "foreign_blob": _foreign_blob,
     "header_area": _header_area,
     "import_token": _import_token,
     "journal_record": _journal_record,
