@@ -242,3 +242,28 @@ def test_an_owner_does_not_take_off_a_label_that_the_policy_requires(
     refused = served(bob, f"dir label {hers} --remove project")
     assert (refused.code, "kms:GenerateDataKey" in refused.err) == (4, True)
     assert served(bob, f"dir label {hers} stage=draft").code == 0
+
+
+def test_who_may_grant_only_reading_grants_only_reading(
+    top: Path, served: Served, envfs: Envfs, alice: UnixUser, bob: UnixUser, run_as: RunAs
+) -> None:
+    payroll = str(top / "payroll")
+    text = json.loads(envfs("key", "policy", "get", "alias/payroll").stdout)
+    text["Statement"].append(
+        {
+            "Effect": "Allow",
+            "Principal": {"AWS": f"arn:envfs:iam::000000000000:user/{bob.name}"},
+            "Action": "kms:CreateGrant",
+            "Resource": "*",
+            "Condition": {"ForAllValues:StringEquals": {"kms:GrantOperations": "Decrypt"}},
+        }
+    )
+    envfs("key", "policy", "put", "alias/payroll", input=json.dumps(text))
+    refused = served(bob, f"access grant {alice.name} write {payroll}")
+    assert (refused.code, "you lack kms:CreateGrant on" in refused.err) == (4, True)
+    # He may not look whether there is a grant already: the KMS itself sees that it is the same.
+    ids = {served(bob, f"access grant {alice.name} read {payroll} --json").json["id"] for _ in range(2)}
+    assert len(ids) == 1
+    assert attempt(run_as, alice, top / "payroll/file") == "ok"
+    refused = served(bob, f"access revoke {alice.name} read {payroll}")
+    assert (refused.code, "kms:ListGrants on" in refused.err) == (4, True)

@@ -187,3 +187,19 @@ def test_this_process(pins: Pins) -> None:
     me = Resolver(pins).resolve(os.getuid(), os.getgid(), os.getpid())
     assert me.name == pwd.getpwuid(os.getuid()).pw_name
     assert {arn.rpartition("/")[2] for arn in me.group_arns} >= {grp.getgrgid(os.getgid()).gr_name}
+
+
+def test_who_is_only_asked_about_is_neither_pinned_nor_recorded(
+    resolver: Resolver, pins: Pins, database: Database
+) -> None:
+    alice = resolver.inspect(1001)
+    assert (alice.arn, alice.is_account_root) == (ACCOUNT.user_arn("alice"), True)
+    assert ACCOUNT.group_arn("finance") in alice.group_arns
+    assert pins.pinned == {}
+    pins.pinned[1002] = "somebody-else"
+    for uid in (1002, 4711):
+        with pytest.raises(AccessDenied):
+            resolver.inspect(uid)
+    assert pins.strangers == []
+    database.groups["alice"] = []
+    assert resolver.inspect(1001).group_arns == frozenset(), "nothing is kept from before"
