@@ -67,6 +67,12 @@ missing_for_testing() {
     for tool in git tar rsync sqlite3 make; do have "$tool" || echo "$tool"; done
     have setfattr || echo attr
     have setfacl || echo acl
+    have openssl || echo openssl
+    have mkfs.ext4 || echo e2fsprogs
+    have mkfs.xfs || echo xfsprogs
+    have mkfs.btrfs || echo btrfs-progs
+    have losetup || echo mount
+    have groff || echo groff-base
     have useradd || echo passwd
     have setpriv || echo util-linux
     compiles || echo gcc libc6-dev

@@ -16,6 +16,7 @@ from envfs.cli.lazy import LazyGroup
 from envfs.cli.main import COMMANDS, envfs
 from envfs.cli.manual import pages
 from envfs.service import notify
+from tests.conftest import NOT_HERE
 
 if TYPE_CHECKING:
     from tests.cli.conftest import CommandLine
@@ -125,7 +126,7 @@ def test_groff_has_nothing_to_say() -> None:
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_systemd_understands_the_unit(unit: Path, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("needs systemd-analyze")
+        pytest.skip(f"{NOT_HERE}no systemd-analyze")
     copy = tmp_path / unit.name
     copy.write_text(unit.read_text().replace("/usr/local/bin/envfs", "/bin/true"))
     done = subprocess.run(

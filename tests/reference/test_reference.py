@@ -18,6 +18,7 @@ from envfs.kms.bootstrap import init_kms
 from envfs.kms.engine import Engine
 from envfs.kms.model import Principal
 from envfs.kms.rootkey import Argon2Cost, KeyFileUnlock, PassphraseUnlock
+from tests.conftest import NOT_HERE
 from tests.reference import read_volume
 from tests.reference.builder import Builder
 
@@ -120,7 +121,7 @@ def test_extended_attributes(tmp_path: Path, builder: Builder) -> None:
     try:
         os.setxattr(builder.root.lower, "user.envfs.probe", b"")
     except OSError:
-        pytest.skip("this filesystem has no extended attributes")
+        pytest.skip(f"{NOT_HERE}{tmp_path} takes no extended attributes")
     attributes = {b"user.comment": b"value", b"user.empty": b"", b"user.binary": bytes(range(256))}
     path = builder.file(builder.root, b"file", b"1", xattrs=attributes)
     os.setxattr(path, "user.foreign", b"not ours")

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.conftest import NOT_HERE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -36,20 +38,20 @@ def _tmpfs(top: Path, _image: Path) -> Path:
     options = f"usrquota,usrquota_block_hardlimit={LIMIT},mode=0755"
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", top], check=False, timeout=60)
     if done.returncode != 0:
-        pytest.skip("this kernel has no quotas of tmpfs (CONFIG_TMPFS_QUOTA)")
+        pytest.skip(f"{NOT_HERE}this kernel has no quotas of tmpfs (CONFIG_TMPFS_QUOTA)")
     (top / "lower").mkdir()
     return top / "lower"
 
 
 def _btrfs(top: Path, image: Path) -> Path:
-    if shutil.which("btrfs") is None or "btrfs" not in Path("/proc/filesystems").read_text():
-        pytest.skip("no btrfs here")
+    if shutil.which("btrfs") is None:
+        pytest.skip("needs btrfs")
     with open(image, "wb") as file:
         file.truncate(400 * MIB)
     run("mkfs.btrfs", "-q", image)
-    done = subprocess.run(["mount", "-o", "loop", image, top], check=False, timeout=60)
+    done = subprocess.run(["mount", "-t", "btrfs", "-o", "loop", image, top], check=False, timeout=60)
     if done.returncode != 0:
-        pytest.skip("no loop devices")
+        pytest.skip(f"{NOT_HERE}no btrfs, or no loop devices")
     lower = top / "lower"
     run("btrfs", "quota", "enable", top)
     run("btrfs", "subvolume", "create", lower)

@@ -17,6 +17,7 @@ from botocore.config import Config
 
 from envfs.cli.main import run
 from envfs.kms import slot_foreign
+from tests.conftest import NOT_HERE
 from tests.integration.api.kms_server import REGION, running_server
 from tests.unit.kms.kit import audit_records
 
@@ -60,7 +61,7 @@ def systemd_creds_works() -> bool:
     return subprocess.run(line, input=b"x", capture_output=True, timeout=TIMEOUT, check=False).returncode == 0
 
 
-@pytest.mark.skipif(not systemd_creds_works(), reason="systemd-creds has no host key here")
+@pytest.mark.skipif(not systemd_creds_works(), reason=f"{NOT_HERE}systemd-creds has no host key")
 def test_systemd_opens_the_kms_on_this_host(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.conftest import NOT_HERE
 from tests.integration.mounts import mountpoints
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def test_allow_other_of_an_ordinary_user_is_up_to_fuse_conf(
 ) -> None:
     with open("/etc/fuse.conf") as file:
         if any(line.strip() == "user_allow_other" for line in file):
-            pytest.skip("/etc/fuse.conf permits it here")
+            pytest.skip(f"{NOT_HERE}/etc/fuse.conf permits it")
     envfs("init", alice.home / "vault.enc", user=alice)
     done = envfs(
         "mount", alice.home / "vault.enc", directory("m", owner=alice), "-o", "allow_other", user=alice, check=False
