@@ -34,14 +34,15 @@ USER_AGENT = "envfs"
 
 
 class Backend:
-    """A KMS that can be asked, as the invoking user. `way`: how it is reached, for people; `session`: the store, where
-    it is this process that has opened it.
+    """A KMS that can be asked, as the invoking user. `way`: how it is reached, for people; `home`: its directory;
+    `session`: the store, where it is this process that has opened it.
     """
 
     def __init__(
-        self, way: str, ask: Callable[[str, dict[str, Any]], dict[str, Any]], session: Session | None = None
+        self, way: str, home: Path, ask: Callable[[str, dict[str, Any]], dict[str, Any]], session: Session | None = None
     ) -> None:
         self.way = way
+        self.home = home
         self.session = session
         self._ask = ask
 
@@ -73,7 +74,7 @@ def open_backend(passphrase_file: Path | None = None, *, maintain: bool = True) 
     else:
         path, client = opened
         with client:
-            yield Backend(f"the socket {path}", client.call)
+            yield Backend(f"the socket {path}", home, client.call)
 
 
 @contextlib.contextmanager
@@ -86,6 +87,7 @@ def _direct(home: Path, passphrase_file: Path | None, *, maintain: bool) -> Iter
         api = Api(session.engine)
         yield Backend(
             f"the store in {home}",
+            home,
             lambda target, request: api.call(session.principal, target, request, facts),
             session,
         )

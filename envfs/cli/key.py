@@ -18,6 +18,11 @@ COMMANDS = {
     ),
     "cancel-deletion": Lazy("envfs.cli.key_life", "cancel_deletion", "Keep a CMK that was to be deleted."),
     "last-usage": Lazy("envfs.cli.key_life", "last_usage", "Say when a CMK was last used, and for what."),
+    "usage": Lazy(
+        "envfs.cli.key_usage",
+        "usage",
+        "Count what hangs on a CMK: volumes, files and bytes that could not be read without it.",
+    ),
     "policy": Lazy("envfs.cli.key_policy", "policy", "Show and replace key policies."),
     "alias": Lazy("envfs.cli.key_alias", "alias", "Give keys other names."),
     "tag": Lazy("envfs.cli.key_tags", "tag", "Put tags on a CMK, or change their values."),

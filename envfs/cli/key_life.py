@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from typing import TYPE_CHECKING
 
 import click
@@ -10,11 +12,14 @@ from envfs.cli.answers import as_fields, show, show_answer, time_text
 from envfs.cli.arguments import key_argument
 from envfs.cli.backend import open_backend
 from envfs.cli.key_reference import without_alias
-from envfs.cli.output import examples, json_option, print_json
+from envfs.cli.output import examples, json_option, print_json, printable
 from envfs.cli.passphrase import passphrase_file_option
+from envfs.errors import AccessDenied
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from envfs.cli.backend import Backend
 
 
 @click.command(epilog=examples('envfs key update alias/payroll --description "Payroll since 2026"'))
@@ -56,16 +61,32 @@ def disable(key_id: str, passphrase_file: Path | None) -> None:
 def delete(key_id: str, days: int | None, passphrase_file: Path | None, *, as_json: bool) -> None:
     """Delete a CMK for good, after a time in which that can be cancelled.
 
-    Until then nobody can use it. After that, whatever was encrypted under it is lost, whoever has a copy.
+    Until then nobody can use it. After that, whatever was encrypted under it is lost, whoever has a copy. What hangs on
+    it in the volumes of this KMS is counted and shown first.
     """
     window = {} if days is None else {"PendingWindowInDays": days}
     with open_backend(passphrase_file) as backend:
-        answer = backend.call("ScheduleKeyDeletion", {"KeyId": without_alias(backend, key_id), **window})
+        key = without_alias(backend, key_id)
+        if not as_json:
+            show_usage(backend, key)
+        answer = backend.call("ScheduleKeyDeletion", {"KeyId": key, **window})
     show_answer(answer, as_json=as_json)
     if not as_json:
         click.echo(
             f"next: envfs key cancel-deletion {answer['KeyId']} keeps it, until {time_text(answer['DeletionDate'])}"
         )
+
+
+def show_usage(backend: Backend, key: str) -> None:
+    """What hangs on a key, on stderr; to whoever may describe it."""
+    # Loaded when it is needed: no other command of this module reads volumes.
+    module = importlib.import_module("envfs.cli.key_usage")
+    with contextlib.suppress(AccessDenied):
+        key_arn = backend.call("DescribeKey", {"KeyId": key})["KeyMetadata"]["Arn"]
+        found = [one for one in module.find_usage(backend.home, key_arn, quiet=False) if one.get("files", 1)]
+        for one in found:
+            text = one.get("problem") or f"{one['files']} files with {one['bytes']} bytes hang on this key"
+            click.echo(printable(f"{one['lower']}: {text}"), err=True)
 
 
 @click.command(epilog=examples("envfs key cancel-deletion 1234abcd-12ab-34cd-56ef-1234567890ab"))

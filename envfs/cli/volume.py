@@ -18,6 +18,7 @@ from envfs.cli.session import Session, kms_exists, open_session
 from envfs.crypto.aead import Suite
 from envfs.kms.bootstrap import init_kms
 from envfs.kms.rootkey import KEY_FILE
+from envfs.service import registry
 from envfs.service.config import home_directory
 from envfs.service.keys import usable_key
 from envfs.service.volume import (
@@ -78,6 +79,7 @@ def init(
             block_size=int(block_size),
             now=int(time.time()),
         )
+    registry.remember(home, volume.volume_id, lower.resolve())
     made |= {
         "lower": os.fspath(lower.absolute()),
         "volume_id": volume.volume_id.hex(),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from envfs.crypto.secret import Secret
-from envfs.errors import AccessDenied, IntegrityError, InvalidCiphertext, KmsError
+from envfs.errors import AccessDenied, IntegrityError, InvalidCiphertext, KmsError, NotFound
 from envfs.format.block import BlockCodec
 from envfs.format.context import decode_labels, encode_context
 from envfs.format.file_keys import block_codec
@@ -303,11 +303,11 @@ class Opener:
         self, node: Node, area: HeaderArea, principal: Principal, facts: RequestFacts
     ) -> tuple[ParsedSlot, bytes, Secret]:
         """The newest slot whose MAC is right under the DEK in it, with its header key and the file key."""
-        denied: AccessDenied | None = None
+        denied: KmsError | None = None
         for parsed in area.slots:
             try:
                 file_key = self._file_key(self._unwrap(principal, parsed.slot, facts))
-            except AccessDenied as error:
+            except (AccessDenied, NotFound) as error:
                 # A damaged blob may name a key that does not exist; the one in the other slot is asked for on its own.
                 if all(other.slot.blob == parsed.slot.blob for other in area.slots):
                     raise
@@ -335,7 +335,12 @@ class Opener:
         """The DEK, as the KMS decides."""
         context = dek_context(self._volume.volume_id, slot.file_id, decode_labels(slot.labels))
         also = _WRITE_ACTIONS if facts.access == "write" else ()
-        return self._engine.decrypt(principal, slot.blob, context, facts, also=also)
+        try:
+            return self._engine.decrypt(principal, slot.blob, context, facts, also=also)
+        except AccessDenied:
+            if self._engine.has_key_of(slot.blob):
+                raise
+            raise NotFound("the file's key does not exist: it was deleted, or is of another KMS") from None
 
     def _file_key(self, dek: Secret) -> Secret:
         return self._keys.file_key(dek, is_bound=self._volume.is_bound)

@@ -23,7 +23,7 @@ from envfs.fs.filesystem import Filesystem
 from envfs.fs.loop import serve, stop
 from envfs.fs.state import FsOptions
 from envfs.kms.engine import Engine
-from envfs.service import checks, daemon, hardening, kms_server, kms_socket, log, mountinfo, runtime, unmount
+from envfs.service import checks, daemon, hardening, kms_server, kms_socket, log, mountinfo, registry, runtime, unmount
 from envfs.service.control import ControlServer
 from envfs.service.errors import MountError
 from envfs.service.idle import unmount_when_idle
@@ -185,6 +185,9 @@ class _Session:
             everybody = self._request.options.others_allowed(os.geteuid())
             control = ControlServer(
                 path, self._answer(entry).handle, everybody=everybody, requests=lambda: self._filesystem.requests
+            )
+            registry.remember(
+                self._request.home, self._filesystem.state.volume.volume_id, self._request.lower, self._mountpoint
             )
             _log.info("ready: %s, device %s", self._mountpoint, entry.device)
             try:

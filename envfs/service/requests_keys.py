@@ -4,6 +4,7 @@
 |-----------|-----------------------------------------------------------------------------------------|
 | `rewrap`  | everybody, for his own files; root and the mount's owner for all; the KMS decides each  |
 | `rekey`   | the same                                                                                |
+| `key-usage` | whoever may describe the key: how much of this volume hangs on it                     |
 
 One request is about one path; everything below it is done. `progress` counts files; `item` names one that failed.
 """
@@ -26,7 +27,9 @@ from envfs.fs.rekeying import Rekeying
 from envfs.fs.rewrapping import Outcome, Rewrapping
 from envfs.fs.walking import Asker, Entry, Walk, count_below
 from envfs.kms.foreign.exchange import Pending
+from envfs.service.key_usage import count_usage
 from envfs.service.keys import usable_key
+from envfs.service.mount_context import text_field
 from envfs.service.rekey_job import RekeyJob
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 def operations(context: MountContext) -> dict[str, Operation]:
     """The operations of this topic, by name."""
     keys = _Keys(context)
-    return {"rewrap": keys.rewrap, "rekey": keys.rekey}
+    return {"rewrap": keys.rewrap, "rekey": keys.rekey, "key-usage": keys.usage}
 
 
 class _Keys:
@@ -97,6 +100,27 @@ class _Keys:
             result = await self._each(reporter, peer, start, one, job.after())
             job.finished()
             return result | {"bytes": done_bytes}
+
+        return work
+
+    def usage(self, peer: Peer, request: Mapping[str, Any], _descriptor: int | None) -> LongOperation:
+        engine, volume = self._context.engine, self._context.volume
+        key_arn = engine.describe_key(self._context.principal(peer), text_field(request, "key")).arn
+        path = self._context.facts.lower
+
+        async def work(reporter: Reporter) -> dict[str, Any]:
+            enough = trio.Event()
+
+            def advance(count: int) -> None:
+                reporter.progress(looked_at=count)
+
+            try:
+                found = await trio.to_thread.run_sync(
+                    count_usage, path, volume, key_arn, advance, enough.is_set, abandon_on_cancel=True
+                )
+            finally:
+                enough.set()
+            return found.as_dict()
 
         return work
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from envfs.crypto.secret import Secret
 from envfs.errors import AccessDenied
+from envfs.format.blob import blob_ids
 from envfs.kms.audit.record import Call
 from envfs.kms.catalogue import Key
 from envfs.kms.model import NO_FACTS, SYMMETRIC_DEFAULT, Principal, ReEncrypted, RequestFacts
@@ -73,6 +74,10 @@ class ReEncryptOperations(SymmetricOperations):
             facts,
         )
         return plaintext, answer.blob
+
+    def has_key_of(self, blob: bytes) -> bool:
+        """Whether there is the key that a blob says it is under; for envfs itself, since strangers must not know."""
+        return self._catalogue.find(blob_ids(blob)[0]) is not None
 
     def current_material(self, key_arn: str) -> tuple[bytes, bytes]:
         """Key id and backing key id of what is encrypted now under a key, as blobs have them; for envfs itself, which

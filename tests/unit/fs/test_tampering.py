@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from envfs.errors import AccessDenied, EnvfsError, FormatError, IntegrityError
+from envfs.errors import EnvfsError, FormatError, IntegrityError, NotFound
 from envfs.format.geometry import HEADER_SIZE
 from envfs.format.header import SLOT_OFFSETS, SLOT_SIZE
 from tests.unit.fs.lab import Lab, Session, flip
@@ -66,8 +66,8 @@ def refused(fs: Session, name: bytes = b"f", *, denied: bool = False) -> None:
     for write in (False, True):
         with pytest.raises(EnvfsError) as error, fs.opened(name, write=write):
             pass
-        # A blob that names no key gets the KMS's answer for all keys that one may not use or that do not exist.
-        assert isinstance(error.value, AccessDenied if denied else (IntegrityError, FormatError))
+        # A blob that names no key is what is left of one that was deleted.
+        assert isinstance(error.value, NotFound if denied else (IntegrityError, FormatError))
     with pytest.raises(EnvfsError):
         fs.truncate(name, 0)
     assert fs.stat(name).st_size >= 0
