@@ -66,6 +66,7 @@ class Rekeying:
         self._principal = principal
         self._to_key = to_key
         self._ask = ask
+        self._linked: set[tuple[int, int]] = set()  # files with several names that are done
 
     async def one(self, entry: Entry, give_way: Callable[[int], Awaitable[None]]) -> Outcome:
         """Rekey one file; one that was left unfinished is finished. `give_way(bytes)` after each piece.
@@ -81,13 +82,19 @@ class Rekeying:
             return Outcome.GONE
         if not self._asker.owns(found):
             raise PermissionError(1, "it belongs to somebody else")
+        identity = found.st_dev, found.st_ino
+        if identity in self._linked:
+            return Outcome.CURRENT
         if node.content is None and self._has_no_header(node):
             return Outcome.EMPTY
         node.lookups += 1
         try:
-            return await self._open_and_rekey(node, give_way)
+            outcome = await self._open_and_rekey(node, give_way)
         finally:
             self._state.nodes.forget(node.node_id, 1)
+        if found.st_nlink > 1:
+            self._linked.add(identity)
+        return outcome
 
     def _has_no_header(self, node: Node) -> bool:
         fd = self._state.opener.open_for_writing(node)
