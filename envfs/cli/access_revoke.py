@@ -144,11 +144,16 @@ def _finish(
             click.echo(printable(f"still: {line}"))
         for permission in hidden:
             click.echo(printable(f"not looked at: you lack {permission}"))
-    if not gone:
+    if gone:
+        return
+    if found is not None:
         raise NotFound(
             f"`access grant` gave {name_of(arn)} nothing of that kind there",
             hint="envfs access list tells what it gave; envfs access who-can, who has access and by what",
         )
+    # A leaver without anything to take back is as he should be: a script for all leavers goes on.
+    if not as_json:
+        click.echo(printable(f"`access grant` gave {name_of(arn)} nothing, on no key"))
 
 
 def _run(backend: Backend, made: Made) -> bool:
