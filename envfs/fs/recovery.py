@@ -8,6 +8,7 @@ as it is; so an older journal that somebody puts there changes nothing that is w
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat as stat_module
@@ -29,6 +30,8 @@ from envfs.fs.torn import is_torn
 log = logging.getLogger("envfs.fs")
 
 _FIRST: Final = 0
+# What opening a symlink, a socket or a device without a driver says: it is not the file.
+_SOMETHING_ELSE: Final = frozenset((errno.ELOOP, errno.ENXIO, errno.ENODEV))
 
 
 @dataclass(slots=True)
@@ -176,6 +179,8 @@ def _open(root_fd: int, path: bytes, file_id: bytes, stack: contextlib.ExitStack
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return -1
     except OSError as error:
+        if error.errno in _SOMETHING_ELSE:
+            return -1
         if write:
             raise
         log.debug("a file of the journal cannot be looked at: %s", error)
@@ -186,7 +191,7 @@ def _open(root_fd: int, path: bytes, file_id: bytes, stack: contextlib.ExitStack
 
 
 def _walk(root_fd: int) -> Iterator[tuple[bytes, int]]:
-    """Path and inode number of all that is no directory."""
+    """Path and inode number of all regular files."""
     waiting = [b""]
     while waiting:
         path = waiting.pop()
@@ -200,7 +205,7 @@ def _walk(root_fd: int) -> Iterator[tuple[bytes, int]]:
                     full = os.path.join(path, os.fsencode(entry.name))
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(full)
-                    else:
+                    elif entry.is_file(follow_symlinks=False):
                         yield full, entry.inode()
 
 

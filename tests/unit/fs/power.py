@@ -4,7 +4,7 @@
 a filesystem with a metadata journal and ordered data (ext4, xfs) may have on the disk if the power fails then:
 
 - changes of names, truncations and modes are on the disk up to some moment, in their order; any fsync(2) commits all
-  that came before it;
+  that came before it, and an fdatasync(2) of a file whose size has changed;
 - each page of a file's content is on the disk in the version of its last sync, or in any later one, each on its own;
 - the size that a write has given a file is on the disk, or that of an earlier write since its last sync. It never gets
   there before the pages that it adds;
@@ -43,6 +43,7 @@ class Inode:
     changes: list[tuple[int, int, bytes | None]] = field(default_factory=list)
     synced: list[int] = field(default_factory=list)
     through: list[tuple[int, int, int]] = field(default_factory=list)  # moment, first page, end
+    size_on_disk: int = -1  # as of its last sync
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Recording:
             inode.target = os.fsencode(os.readlink(path))
         elif stat_module.S_ISREG(found.st_mode):
             inode.base = path.read_bytes()
+            inode.size_on_disk = len(inode.base)
         return found.st_ino
 
     # Recording
@@ -98,12 +100,16 @@ class Recording:
         if inode is not None:
             inode.changes.append((self._tick(), size, None))
 
-    def synced(self, fd: int) -> None:
+    def synced(self, fd: int, *, content_alone: bool) -> None:
+        """`content_alone`: fdatasync(2), which commits nothing where the file's size is as it was."""
         inode = self._inode(fd)
         moment = self._tick()
-        self.syncs.append(moment)
+        size = os.fstat(fd).st_size
+        if inode is None or not content_alone or inode.size_on_disk != size:
+            self.syncs.append(moment)
         if inode is not None:
             inode.synced.append(moment)
+            inode.size_on_disk = size
 
     def synced_all(self) -> None:
         moment = self._tick()
@@ -316,7 +322,7 @@ def _content_calls(recording: Recording) -> dict[str, Callable[..., Any]]:
     def sync(name: str) -> Callable[[int], None]:
         def call(fd: int) -> None:
             real[name](fd)
-            recording.synced(fd)
+            recording.synced(fd, content_alone=name == "fdatasync")
 
         return call
 

@@ -21,6 +21,7 @@ from envfs.fs.journal import JOURNAL_FILE
 from envfs.service.fsck import check_volume
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from envfs.fs.content import Content
@@ -164,6 +165,24 @@ def test_something_else_in_the_place_of_our_files_is_not_written_to_and_goes(dis
         assert path.lstat().st_nlink == 1
         assert path.is_file()
         assert not path.is_symlink()
+
+
+@pytest.mark.parametrize(
+    "make", [os.symlink, lambda _target, path: os.mkfifo(path), lambda _target, path: path.mkdir()]
+)
+def test_something_else_where_the_file_was_does_not_keep_a_volume_from_being_mounted(
+    disk: Lab, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path, Path], None]
+) -> None:
+    session = disk.mount()
+    write(disk, session, (0, b"n" * B))
+    path = fail_while(disk, session, monkeypatch, 0)
+    path.rename(path.with_suffix(".moved"))
+    make(path.with_suffix(".moved"), path)
+    disk.mount()
+    fd = os.open(disk.lower, os.O_RDONLY)
+    assert recovery.is_retired(fd)
+    os.close(fd)
+    assert path.with_suffix(".moved").read_bytes()[1024:] == old_blocks[1024:]  # found by its inode number
 
 
 def test_a_copy_of_the_lower_directory_is_put_right_as_well(disk: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

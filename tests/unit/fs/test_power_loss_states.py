@@ -2,7 +2,9 @@
 
 The lower directory's changes are recorded, and many of the states made that a journalling filesystem may have on the
 disk (see power.py). Whatever was synced is there, whole, until it is written over and synced again; then it is what it
-was, or what it was to become, block by block. Every block of every file can be read.
+was, or what it was to become, block by block. Every block of every file can be read, but for one that was added right
+behind the end that a file had when it was last synced, and was never synced: its first bytes lie on a page that is on
+the disk already, and the file's new size may get there before them.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from envfs.errors import IntegrityError
+from envfs.format.geometry import HEADER_SIZE
 from envfs.fs import lower, nodes, recovery, undo
 from envfs.fs.lower import RENAME_EXCHANGE, Kind
 from envfs.fsck.findings import Problem
 from envfs.service.fsck import check_volume
 from tests.unit.fs.lab import Lab, Session
-from tests.unit.fs.power import Loss, Recording, recorded
+from tests.unit.fs.power import Inode, Loss, Recording, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -275,7 +279,7 @@ def test_after_a_power_loss(on_disk: Lab, script: Callable[[Script], None], monk
         lab.lower = original.with_name("after")
         recording.make(loss, lab.lower)
         with _explained(loss):
-            check(lab.mount(), known.known_at(loss.moment))
+            check(lab.mount(), known.known_at(loss.moment), recording, loss)
             seen |= known.known_at(loss.moment).keys()
             lab.unmount()
             if loss.label == "random 0":
@@ -303,13 +307,13 @@ def check_structure(lab: Lab) -> None:
     assert damaged == []
 
 
-def check(fs: Session, known: dict[bytes, bytes]) -> None:
+def check(fs: Session, known: dict[bytes, bytes], recording: Recording, loss: Loss) -> None:
     for path in walk(fs):
         mode = fs.stat(path).st_mode
         if stat.S_ISLNK(mode):
             assert fs.readlink(path) in {b"target", FAR}
         elif stat.S_ISREG(mode):
-            found = fs.read(path)
+            found = read(fs, path, recording, loss)
             if path in known:
                 assert found == known[path], path
     missing = [path for path in known if not fs.exists(path)]
@@ -322,3 +326,31 @@ def walk(fs: Session, path: bytes = b"") -> Iterator[bytes]:
         yield full
         if stat.S_ISDIR(fs.stat(full).st_mode):
             yield from walk(fs, full)
+
+
+def read(fs: Session, path: bytes, recording: Recording, loss: Loss) -> bytes:
+    """The content, without the one block that may be missing."""
+    geometry = fs.lab.geometry
+    parts = []
+    with fs.opened(path) as content:
+        for index in range(geometry.block_count(content.size)):
+            try:
+                parts.append(bytes(content.read(index * B, B)))
+            except IntegrityError:
+                inode = next(one for one in recording.inodes.values() if _file_id(one) == content.slot.file_id)
+                assert geometry.block_offset(index) == _end_when_synced(inode, loss.moment), (path, index)
+    return b"".join(parts)
+
+
+def _file_id(inode: Inode) -> bytes:
+    written = [inode.base, *(data for _, offset, data in inode.changes if data is not None and offset == 0)]
+    return next((raw[144:160] for raw in written if len(raw) >= HEADER_SIZE), b"")
+
+
+def _end_when_synced(inode: Inode, moment: int) -> int:
+    last = max((at for at in inode.synced if at <= moment), default=0)
+    size = len(inode.base)
+    for at, offset, data in inode.changes:
+        if at <= last:
+            size = offset if data is None else max(size, offset + len(data))
+    return size
