@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault in _REFUSALS:
             status, code = _REFUSALS[fault]
-            self._send(status, json.dumps({"__type": code, "message": "as the test wants it"}).encode())
+            self._send(status, json.dumps({"__type": code, "message": "as the test\nwants it"}).encode())
         elif fault == "garbage":
             self._send(200, b"<html>Welcome to the hotel's network</html>")
         elif fault == "no members":
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "short plaintext" and "Plaintext" in answer:
             answer["Plaintext"] = _text(b"short")
         if fault == "slow":
-            time.sleep(0.5)
+            time.sleep(2)
         body = json.dumps(answer).encode()
         if fault == "trickle":
             head = f"HTTP/1.1 {status} OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()

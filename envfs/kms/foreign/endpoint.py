@@ -173,7 +173,7 @@ class Endpoint:
 def _refusal(operation: str, where: str, error: Any) -> EnvfsError:
     """What the foreign KMS said, as an error of ours."""
     code = _code_of(error)
-    said = str(error.response.get("Error", {}).get("Message", ""))[:_MAX_MESSAGE]
+    said = _printable(str(error.response.get("Error", {}).get("Message", "")))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     message = f"{where} refuses {operation}: {code}: {said}"
     if code == "InvalidCiphertextException":
@@ -192,7 +192,7 @@ def _refusal(operation: str, where: str, error: Any) -> EnvfsError:
 def _code_of(error: BaseException) -> str:
     response = getattr(error, "response", None)
     found = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""
-    return str(found)
+    return _printable(str(found))
 
 
 def _read_answer(answer: Mapping[str, object], name: str) -> tuple[str, bytes]:
@@ -203,7 +203,12 @@ def _read_answer(answer: Mapping[str, object], name: str) -> tuple[str, bytes]:
 
 
 def _short(error: Exception) -> str:
-    return (str(error) or type(error).__name__)[:_MAX_MESSAGE]
+    return _printable(str(error) or type(error).__name__)
+
+
+def _printable(text: str) -> str:
+    """What a stranger said, for a line of a log."""
+    return "".join(character if character.isprintable() else " " for character in text[:_MAX_MESSAGE])
 
 
 _endpoints: Final[dict[ForeignKey, Endpoint]] = {}

@@ -99,6 +99,7 @@ def test_each_fault_is_one_error(
         endpoint.decrypt(ARN, blob, CONTEXT)
     assert type(caught.value) is error
     assert errno.errorcode[errno_of(caught.value)] == errno_name
+    assert "\n" not in caught.value.message
 
 
 def test_connection_refused(endpoint: Endpoint, foreign: FaultyKms) -> None:
