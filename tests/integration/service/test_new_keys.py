@@ -188,8 +188,11 @@ def test_what_hangs_on_a_key_and_its_end(envfs: Envfs, mount: Mount, kms_home: P
     assert (kms_home / "volumes").is_dir()
 
 
-def test_files_of_which_one_may_not_use_the_key(envfs: Envfs, mount: Mount, alice: UnixUser, kms_home: Path) -> None:
+def test_files_of_which_one_may_not_use_the_key(
+    envfs: Envfs, mount: Mount, unix_users: Callable[..., list[UnixUser]]
+) -> None:
     """Each is told, the others go on; others' files are left alone; the exit code says that something failed."""
+    (alice,) = unix_users("alice")
     new_key(envfs, "secret")
     new_key(envfs, "hers", "--user", alice.name)
     for name, alias in (("secret", "alias/secret"), ("hers", "alias/hers")):
@@ -199,7 +202,7 @@ def test_files_of_which_one_may_not_use_the_key(envfs: Envfs, mount: Mount, alic
         os.chown(mount.path / name, alice.uid, alice.gid)
         os.chown(mount.path / name / "f", alice.uid, alice.gid)
     (mount.path / "root's").write_text("root")
-    done = envfs("rekey", mount.path, user=alice, home=kms_home, check=False)
+    done = envfs("rekey", mount.path, user=alice, check=False)
     assert done.returncode != 0
     assert "/secret/f: " in done.stderr
     assert "/root's: it belongs to somebody else" in done.stderr
