@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from envfs.fs import nodes
+from envfs.fs.lower import Kind
 from tests.unit.fs.lab import Lab, Session
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def small(
     if os.getuid() != 0:
         pytest.skip("needs root, to mount a small tmpfs")
     if request.param == "disk":
-        monkeypatch.setattr("envfs.fs.lower.never_blocks", lambda _fd: False)
+        monkeypatch.setattr("envfs.fs.lower.kind_of", lambda _fd: Kind.DISK)
         monkeypatch.setattr(nodes, "FRESH", 0.0)
     lower = tmp_path / "small"
     lower.mkdir()
