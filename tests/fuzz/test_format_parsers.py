@@ -15,10 +15,11 @@ from envfs.crypto.b64 import decode_bytes, encode_bytes
 from envfs.crypto.mac import mac
 from envfs.crypto.secret import Secret
 from envfs.errors import EnvfsError
-from envfs.format.blob import Blob, open_blob, read_blob
+from envfs.format.blob import Blob, open_blob, read_any_blob, read_blob
 from envfs.format.block import BlockCodec
 from envfs.format.context import decode_context, decode_labels, encode_context
 from envfs.format.directory import DirectoryFile
+from envfs.format.foreign_blob import ForeignBlob, open_foreign_blob, seal_foreign_blob
 from envfs.format.geometry import Geometry
 from envfs.format.header import Slot, parse_header_area
 from envfs.format.journal import ALIGNMENT, Entry, Record
@@ -39,6 +40,7 @@ SLOT = Slot(Suite.AES_256_GCM, 14, 7, OBJECT, 5, 6, 1, 3, b"b" * 116, LABELS)
 DIRECTORY = DirectoryFile(OBJECT, "arn:aws:kms:x:1:key/2", {"project": "apollo"})
 VOLUME = VolumeFile(Suite.AES_256_GCM_SIV, 12, b"v" * 16, b"k" * 16, b"r" * 16, 1, "arn", b"b" * 116)
 BLOB = Blob(b"k" * 16, b"b" * 16, b"s" * 32, b"c" * 32, b"t" * 16)
+FOREIGN_BLOB = seal_foreign_blob(b"o" * 32, b"s" * 32, b"k" * 16, b"b" * 16, b"f" * 184, b"p" * 32, b"\0\0")
 LONG_NAME = KEYS.names.encrypt(OBJECT, b"n" * 200)
 LONG_LINK = KEYS.symlinks.seal(OBJECT, b"t" * 3500, HERE)
 UNDO = UndoHead(b"b" * 16, OBJECT, 7, 1024, 5148, 1024, 5148, b"t" * 16, 0, cuts=False, path=b"one/two")
@@ -96,6 +98,16 @@ def _blob(raw: bytes) -> bytes:
     return blob.serialise()
 
 
+def _foreign_blob(raw: bytes) -> bytes:
+    blob = read_any_blob(raw)
+    if not isinstance(blob, ForeignBlob):
+        return _blob(raw)
+    with pytest.raises(EnvfsError):
+        open_foreign_blob(KEY, KEY, blob, b"\0\0")
+    length = len(blob.foreign).to_bytes(2, "big")
+    return b"EK\1\2" + blob.key_id + blob.backing_key_id + length + blob.foreign + raw[blob.sealed_at :]
+
+
 def _name(raw: bytes) -> bytes:
     return KEYS.names.encrypt(OBJECT, KEYS.names.decrypt(OBJECT, raw)).full
 
@@ -151,6 +163,7 @@ PARSERS: dict[str, Parser] = {
     ),
     "volume file": Parser((VOLUME.serialise(KEY),), _volume_file, 0),
     "blob": Parser((BLOB.serialise(),), _blob),
+    "foreign blob": Parser((FOREIGN_BLOB, BLOB.serialise()), _foreign_blob),
     "base64url": Parser((b"QUJDREVG", b"QUI", b"_-8"), lambda raw: encode_bytes(decode_bytes(raw))),
     "name": Parser((KEYS.names.encrypt(OBJECT, b"hello.txt").full, LONG_NAME.full), _name),
     "name file": Parser((LONG_NAME.full,), lambda raw: check_name_file(LONG_NAME.lower, raw)),
