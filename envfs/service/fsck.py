@@ -58,7 +58,7 @@ def check_volume(
                 recovery.recover(root_fd, opened.keys.undo, opened.file.block_log2, undo.boot_id())
             waiting = {} if repair or live or not read_data else _waiting(root_fd, opened)
             wishes = Wishes(read_data=read_data, repair=repair, live=live, threads=threads, put_back=waiting)
-            unwrap = _unwrap(engine, principal, opened)
+            unwrap = unwrapper(engine, principal, opened)
             report = Check(root_fd, opened.file, opened.keys, unwrap, wishes, advance).run()
         finally:
             os.close(root_fd)
@@ -167,7 +167,9 @@ def _write(lower: Path, name: bytes, raw: bytes) -> None:
         os.close(directory)
 
 
-def _unwrap(engine: Engine, principal: Principal, volume: OpenVolume) -> Callable[[Slot, Spot], Secret]:
+def unwrapper(engine: Engine, principal: Principal, volume: OpenVolume) -> Callable[[Slot, Spot], Secret]:
+    """Gives the file key of a slot, with its DEK out of `engine` in the name of `principal`."""
+
     def unwrap(slot: Slot, spot: Spot) -> Secret:
         facts = RequestFacts(via_service=VIA_SERVICE, path="/" + os.fsdecode(spot.plain), access="read")
         context = dek_context(volume.file.volume_id, slot.file_id, decode_labels(slot.labels))
