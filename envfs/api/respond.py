@@ -62,6 +62,10 @@ class Responder:
             return HttpResponse(status, sts.XML, body, request_id)
         return error_response(problem, request_id, with_hint=_HINTS in request.headers)
 
+    def release(self) -> None:
+        """Lets go of every engine but the first; waits for calls that use one. For a thread."""
+        self._worker.release()
+
     def close(self) -> None:
         self._worker.close()
 

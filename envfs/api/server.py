@@ -41,6 +41,10 @@ class Server:
         self._responder = responder
         self._privileged = frozenset(privileged)
 
+    def release(self) -> None:
+        """Lets go of every engine but that of the loop; waits for calls that use one. For a thread."""
+        self._responder.release()
+
     async def serve_unix(self, listener: socket.socket, resolver: Resolver) -> None:
         """Answers until cancelled. Who calls is what the kernel says."""
         connected: Counter[int] = Counter()  # uid → connections

@@ -45,6 +45,10 @@ class Worker:
             if not self._waiting[uid]:
                 del self._waiting[uid]
 
+    def release(self) -> None:
+        """Waits for the calls that run and wait, and closes the engine; the next call opens another one."""
+        self._executor.submit(self._close_sibling).result()
+
     def close(self) -> None:
         """Waits for the call that runs, drops those that wait, and closes the engine."""
         self._is_closing = True
@@ -75,3 +79,4 @@ class Worker:
     def _close_sibling(self) -> None:
         if self._sibling is not None:
             self._sibling.close()
+            self._sibling = None

@@ -16,6 +16,8 @@ COMMANDS = {
     "init": Lazy("envfs.cli.volume", "init", "Make an encrypted volume in LOWER."),
     "mount": Lazy("envfs.cli.mount", "mount", "Mount the volume in LOWER at MOUNTPOINT."),
     "umount": Lazy("envfs.cli.umount", "umount", "Unmount what is mounted at MOUNTPOINT."),
+    "lock": Lazy("envfs.cli.locking", "lock", "Wipe a mount's keys from memory, and refuse everything until unlock."),
+    "unlock": Lazy("envfs.cli.locking", "unlock", "Open a mount again that was locked."),
     "status": Lazy("envfs.cli.status", "status", "Show the mounts, or one of them in detail."),
     "top": Lazy(
         "envfs.cli.top", "top", "Show what the mounts are doing, or one of them: operations, users, throughput, caches."

@@ -44,6 +44,8 @@ def mount(lower: Path, mountpoint: Path, options: tuple[str, ...], *, foreground
                             writes then never wait for the disk
       poll, nopoll          look for the next request for a moment before sleeping
                             (default: with two cores or more)
+      isolate               each file's page cache is one user's, others go past it
+      lock-on=SIGNAL        lock the mount on this signal (USR1 or USR2), see envfs lock
       idle=TIME             unmount when nothing was open and nobody asked anything for so long:
                             90s, 10m, 2h, 1d
       log=LEVEL             debug, info (default), warning or error

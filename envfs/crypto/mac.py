@@ -34,6 +34,15 @@ class Mac:
     def __init__(self, key: Buffer) -> None:
         self._keyed = HMAC(key, _SHA256)
 
+    def forget(self) -> None:
+        """Lets go of the key: nothing can be done until another one is adopted."""
+        self._keyed = HMAC(b"", _SHA256)
+        self._keyed.finalize()  # `copy` raises from now on
+
+    def adopt(self, other: Mac) -> None:
+        """The key of another one."""
+        self._keyed = other._keyed
+
     def tag(self, data: Buffer) -> bytes:
         context = self._keyed.copy()
         context.update(data)

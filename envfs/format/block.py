@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 
 from envfs.crypto.aead import NONCE_SIZE, Buffer, Suite, new_cipher
 from envfs.crypto.kdf import Label, derive
+from envfs.crypto.scrub import overwrite
 from envfs.errors import FormatError, IntegrityError
 from envfs.format.fields import check_id, check_range
 from envfs.format.geometry import OVERHEAD, Geometry
@@ -90,6 +91,16 @@ class BlockCodec:
         self._block_size = geometry.block_size
         self._cipher_block = geometry.cipher_block
         self._random = random
+
+    def forget(self) -> None:
+        """Overwrites the keys; the codec must not be used any more."""
+        overwrite(self._first_key)
+        overwrite(self._later)
+        if self._previous is not None:
+            for key in (self._previous.first, self._previous.later):
+                overwrite(key)
+        del self._encrypt_into, self._decrypt_into
+        self._older.clear()
 
     def _use(self, generation: int) -> None:
         check_range(generation, 0, MAX_GENERATIONS - 1, "generation of the content key")

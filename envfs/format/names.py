@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -10,7 +11,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from envfs.crypto.b64 import decode_bytes, encode_bytes
-from envfs.crypto.siv import SIV_KEY_SIZE
+from envfs.crypto.siv import SIV_KEY_SIZE, refuse_without_key
 from envfs.errors import FormatError, IntegrityError
 
 RESERVED_PREFIX: Final = b"envfs."
@@ -45,8 +46,16 @@ class NameCipher:
             raise ValueError(f"the names key has {SIV_KEY_SIZE} bytes")
         # The cipher itself rather than Siv: two calls fewer for each name.
         cipher = AESSIV(key)
-        self._encrypt = cipher.encrypt
-        self._decrypt = cipher.decrypt
+        self._encrypt: Callable[..., bytes] = cipher.encrypt
+        self._decrypt: Callable[..., bytes] = cipher.decrypt
+
+    def forget(self) -> None:
+        """Lets go of the key: nothing can be done until another one is adopted."""
+        self._encrypt = self._decrypt = refuse_without_key
+
+    def adopt(self, other: NameCipher) -> None:
+        """The key of another one."""
+        self._encrypt, self._decrypt = other._encrypt, other._decrypt
 
     def encrypt(self, dir_id: bytes, name: bytes) -> CipherName:
         """The cipher name of `name` (1 to 255 bytes, no component of a path but a name) in the directory `dir_id`."""

@@ -73,6 +73,14 @@ class PlaceKey:
     def __init__(self, key: Buffer) -> None:
         self._mac = Mac(key)
 
+    def forget(self) -> None:
+        """Lets go of the key: nothing can be done until another one is adopted."""
+        self._mac.forget()
+
+    def adopt(self, other: PlaceKey) -> None:
+        """The key of another one."""
+        self._mac.adopt(other._mac)
+
     def mac(self, kind: Kind, object_id: bytes, parent_id: bytes, cipher_name: bytes) -> bytes:
         """The 32-byte MAC of one place."""
         if len(object_id) != ID_SIZE or len(parent_id) != ID_SIZE:

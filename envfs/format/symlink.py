@@ -33,6 +33,14 @@ class SymlinkCipher:
         self._siv = Siv(key)
         self._place_key = place_key
 
+    def forget(self) -> None:
+        """Lets go of the key: nothing can be done until another one is adopted."""
+        self._siv.forget()
+
+    def adopt(self, other: SymlinkCipher) -> None:
+        """The key of another one."""
+        self._siv.adopt(other._siv)
+
     def seal(self, link_id: bytes, target: bytes, current: Where, previous: Where | None = None) -> bytes:
         """The payload of a symlink to `target` (1 to 4,095 bytes) with the random `link_id` (16 bytes)."""
         check_id(link_id, "link id")

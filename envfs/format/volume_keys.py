@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from envfs.crypto.kdf import Label, derive
 from envfs.crypto.mac import Mac
+from envfs.crypto.scrub import overwrite
 from envfs.crypto.secret import Secret
 from envfs.crypto.siv import SIV_KEY_SIZE
 from envfs.format.names import NameCipher
@@ -26,6 +27,23 @@ class VolumeKeys:
         self.names = NameCipher(derive(volume_key, Label.NAMES, length=SIV_KEY_SIZE))
         self.symlinks = SymlinkCipher(derive(volume_key, Label.SYMLINK, length=SIV_KEY_SIZE), self.place)
         self.xattrs = XattrCipher(derive(volume_key, Label.XATTR, length=SIV_KEY_SIZE))
+
+    def forget(self) -> None:
+        """Lets go of all of them: whoever uses one gets KeyUnavailable or worse, until `adopt`."""
+        for key in (self.volume_file, self._file_binding, self.directory):
+            overwrite(key)
+        self.volume_file = self._file_binding = self.directory = b""
+        for cipher in (self.place, self.undo, self.names, self.symlinks, self.xattrs):
+            cipher.forget()
+
+    def adopt(self, fresh: VolumeKeys) -> None:
+        """The keys of `fresh`, in the same objects as before: others hold them."""
+        self.volume_file, self._file_binding, self.directory = fresh.volume_file, fresh._file_binding, fresh.directory
+        self.place.adopt(fresh.place)
+        self.undo.adopt(fresh.undo)
+        self.names.adopt(fresh.names)
+        self.symlinks.adopt(fresh.symlinks)
+        self.xattrs.adopt(fresh.xattrs)
 
     def file_key(self, dek: Secret, *, is_bound: bool) -> Secret:
         """What the keys of a file are derived from, given its DEK, which is wiped; `is_bound` is the volume's.

@@ -31,6 +31,14 @@ class XattrCipher:
     def __init__(self, key: bytes) -> None:
         self._siv = Siv(key)
 
+    def forget(self) -> None:
+        """Lets go of the key: nothing can be done until another one is adopted."""
+        self._siv.forget()
+
+    def adopt(self, other: XattrCipher) -> None:
+        """The key of another one."""
+        self._siv.adopt(other._siv)
+
     def name(self, object_id: bytes, name: bytes) -> bytes:
         """The attribute's name in the lower directory: by its hash for names above 167 bytes. FormatError: no name."""
         _check_name(name)

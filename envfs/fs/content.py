@@ -20,6 +20,7 @@ import stat as stat_module
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from envfs.crypto.scrub import overwrite
 from envfs.errors import IntegrityError
 from envfs.format.block import MAX_GENERATIONS, BlockCodec, generation_of
 from envfs.format.geometry import HEADER_SIZE, OVERHEAD, Geometry
@@ -67,6 +68,7 @@ class Content:
         "handles",
         "has_older_slot",
         "header_key",
+        "is_locked",
         "keyed",
         "mtime_ns",
         "node",
@@ -119,6 +121,7 @@ class Content:
         self.size = size
         self.place = place
         self.sealed = slot.sealed_blocks
+        self.is_locked = False  # whether its keys were wiped from memory
         self.handles = 0
         self.direct_handles = 0  # of them, those that go past the page cache
         self.cached_by = -1  # the uid of who uses the page cache; -1: nobody, or several
@@ -611,7 +614,7 @@ class Content:
 
     def prepare_sync(self) -> None:
         """Before a sync: let both slots be on disk. Then one is left when the disk tears a later write of them."""
-        if not (self.writable and self.keyed):
+        if not (self.writable and self.keyed) or self.is_locked:
             return
         if self.position < 0:
             self.write_first_header()
@@ -633,7 +636,7 @@ class Content:
 
         `synced`: the size when a sync began, which says nothing of what came after; 0 if the file was cut since.
         """
-        if not self.writable:
+        if not self.writable or self.is_locked:  # locked: done before
             return
         if self.protection is not None:
             self.protection.is_on_disk()
@@ -671,6 +674,18 @@ class Content:
         self.slot, self.header_key, self.codec, self.place = fresh.slot, fresh.header_key, fresh.codec, fresh.place
         self.keyed = True
         self.readers.clear()
+
+    def forget_keys(self) -> None:
+        """Overwrites them, after all that they are needed for was done. `take_back_keys` before anything else."""
+        if self.header_key:
+            overwrite(self.header_key)
+        self.header_key = b""
+        self.codec.forget()
+        self.is_locked = True
+
+    def take_back_keys(self, header_key: bytes, codec: BlockCodec) -> None:
+        """The same keys again, unwrapped anew."""
+        self.header_key, self.codec, self.is_locked = header_key, codec, False
 
     def make_writable(self, fd: int) -> None:
         """Go on with a descriptor that may write. The old one stays open: a thread may be reading through it."""

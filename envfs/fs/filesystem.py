@@ -30,6 +30,7 @@ from envfs.fs.directories import Directories
 from envfs.fs.durability import Unsynced
 from envfs.fs.handles import Handle, Opened
 from envfs.fs.listing import Listing
+from envfs.fs.locking import Lock
 from envfs.fs.moving import Mover
 from envfs.fs.nodes import Node, NodeTable
 from envfs.fs.opening import Opener
@@ -108,6 +109,7 @@ class Filesystem:
         self.xattrs = Xattrs(self.state)
         self.handles: dict[int, Handle] = {}
         self.revocation = Revocation(self.state, self.handles)
+        self.lock = Lock(self.state, self.handles, self.revocation)
         self.listings: dict[int, Listing] = {}
         self._next_handle = 1
         self.counters = Counters()

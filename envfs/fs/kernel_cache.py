@@ -22,6 +22,8 @@ log = logging.getLogger("envfs.fs")
 _FILE_HANDLE: Final = struct.Struct("=IiIII")
 _FILEID_INO64_GEN: Final = 0x81
 _HANDLE_BYTES: Final = 12
+# struct fuse_out_header of <linux/fuse.h>: length, FUSE_NOTIFY_INC_EPOCH in place of an error, no request.
+_INC_EPOCH: Final = struct.pack("=IiQ", 16, 8, 0)
 # A reply that crosses an invalidation is not believed by the kernel: then it is asked again.
 _ATTEMPTS: Final = 5
 
@@ -51,6 +53,20 @@ class KernelCache:
             pyfuse3.invalidate_entry(parent_id, name)
         except OSError:
             return
+
+    def open_root(self) -> int:
+        """A descriptor of the mount's root directory, to be closed soon: it keeps the mount from being unmounted."""
+        return os.open(self._mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    @staticmethod
+    def drop_all_names() -> None:
+        """Also those that are known not to exist: FUSE_NOTIFY_INC_EPOCH, since Linux 6.16; harmless where unknown."""
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                if os.readlink(f"/proc/self/fd/{name}") == "/dev/fuse":
+                    os.write(int(name), _INC_EPOCH)
+            except OSError:
+                continue  # EINVAL: an older kernel; ENOENT: the listing's own descriptor
 
     def expire(self, node_ids: Iterable[int]) -> list[int]:
         """Make the kernel ask for attributes before each read and write of these files, provided that the answers say
@@ -87,7 +103,7 @@ class KernelCache:
     @contextmanager
     def _root(self) -> Iterator[int]:
         """Not kept: a descriptor would keep the mount from being unmounted."""
-        fd = os.open(self._mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = self.open_root()
         try:
             yield fd
         finally:

@@ -43,7 +43,8 @@ async def serve(
     try:
         async with replaced_trio(looks=looks), trio.open_nursery() as nursery:
             nursery.start_soon(filesystem.state.promises.keep_for_ever)
-            nursery.start_soon(filesystem.revocation.watch, KernelCache(mountpoint))
+            cache = filesystem.lock.cache = KernelCache(mountpoint)
+            nursery.start_soon(filesystem.revocation.watch, cache)
             # Those of the mount, and some for what does not come out of a request.
             trio.to_thread.current_default_thread_limiter().total_tokens = _MOST_TASKS + 8
             await pyfuse3.main(1, _MOST_TASKS)

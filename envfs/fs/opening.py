@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from envfs.crypto.secret import Secret
 from envfs.errors import AccessDenied, IntegrityError, InvalidCiphertext, KmsError, NotFound
-from envfs.format.block import BlockCodec
+from envfs.format.block import BlockCodec, generation_of
 from envfs.format.context import decode_labels, encode_context
 from envfs.format.file_keys import block_codec
 from envfs.format.geometry import HEADER_SIZE, Geometry
@@ -341,6 +341,21 @@ class Opener:
             if self._engine.has_key_of(slot.blob):
                 raise
             raise NotFound("the file's key does not exist: it was deleted, or is of another KMS") from None
+
+    def restore(self, content: Content, principal: Principal, facts: RequestFacts) -> None:
+        """The keys of an open content that were wiped from memory, unwrapped anew for somebody who has it open.
+
+        Raises as `open` does.
+        """
+        if not content.keyed:
+            content.is_locked = False  # there was nothing but a placeholder
+            return
+        file_key = self._file_key(self._unwrap(principal, content.slot, facts))
+        with file_key:
+            codec = self._codec(file_key, content.slot)
+            if codec.generation != generation_of(content.sealed):  # the header could not be written before
+                codec.advance(generation_of(content.sealed))
+            content.take_back_keys(header_key(file_key, content.slot.file_id), codec)
 
     def _file_key(self, dek: Secret) -> Secret:
         return self._keys.file_key(dek, is_bound=self._volume.is_bound)

@@ -25,6 +25,7 @@ from envfs.fs.attributes import Change, change_attributes, close_handle, drop_se
 from envfs.fs.errno_table import errno_of
 from envfs.fs.filesystem import Filesystem
 from envfs.fs.handles import Handle, Opened
+from envfs.fs.locking import Phase
 from envfs.fs.nodes import Node
 from envfs.fs.patience import WouldWait
 from envfs.fs.protection import Protection
@@ -64,6 +65,19 @@ def _failed(error: BaseException, request: str) -> FUSEError:
         return FUSEError(errno_of(error))
     log.critical("%s: broken invariant", request, exc_info=error)
     return FUSEError(errno.EIO)
+
+
+# What a locked mount refuses: all but closing and forgetting. Counting blocks tells nothing.
+_LOCKED = (
+    *("lookup", "getattr", "setattr", "readlink", "access"),
+    *("create", "mknod", "mkdir", "symlink", "link", "unlink", "rmdir", "rename"),
+    *("opendir", "readdir", "fsyncdir", "open", "read", "write", "fsync"),
+    *("getxattr", "setxattr", "listxattr", "removexattr"),
+)
+
+
+async def _refuse_locked(*_arguments: object) -> NoReturn:
+    raise FUSEError(errno.ENOKEY)
 
 
 async def _refuse_change(*_arguments: object) -> NoReturn:
@@ -168,9 +182,30 @@ class Operations(pyfuse3.Operations):
         state.engine.never_wait()
         self._nowait = 0 if state.never_blocks else os.RWF_NOWAIT
         self._cannot_say = False  # whether this lower filesystem is one that does not know if a read would wait
-        if state.options.read_only:
+        self._set_phase(Phase.OPEN)
+        filesystem.lock.on_phase = self._set_phase
+
+    def _set_phase(self, phase: Phase) -> None:
+        """What is answered at all: nothing is looked at in a request for it."""
+        for name in (*_CHANGES, *_LOCKED):
+            self.__dict__.pop(name, None)
+        if self._options.read_only:
             for name in _CHANGES:
                 setattr(self, name, _refuse_change)
+        if phase is not Phase.OPEN:
+            for name in _LOCKED:
+                setattr(self, name, _refuse_locked)
+        if phase is Phase.DRAINING and not self._options.read_only:
+            del self.write  # what was written before is written now, by the kernel alone
+            self.setattr = self._setattr_of_kernel  # type: ignore[method-assign]
+
+    async def _setattr_of_kernel(
+        self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        """With write-back the kernel tells the times of what it writes."""
+        if fields.update_mode or fields.update_uid or fields.update_gid or fields.update_size:
+            return await _refuse_locked()
+        return await Operations.setattr(self, inode, attr, fields, fh, ctx)
 
     def init(self) -> None:
         self._on_ready()
@@ -426,6 +461,8 @@ class Operations(pyfuse3.Operations):
             close_handle(self.filesystem.state, handle.node, content)
 
     def _failed(self, error: BaseException, request: str) -> FUSEError:
+        if self.filesystem.lock.phase is Phase.LOCKED:
+            return FUSEError(errno.ENOKEY)  # it was under way in a thread when the keys went
         if isinstance(error, IntegrityError | FormatError):
             self.filesystem.state.alarms.tell(request, str(error))
         failed = _failed(error, request)

@@ -73,6 +73,7 @@ class Revocation:
         self._changes = -1
         self._looked = 0.0  # the KMS's clock at the last look
         self._until = math.inf  # when a decision may become another one by itself
+        self.is_paused = False  # nothing can be decided while the mount is locked
         self._failed = False  # whether something could not be decided
         self._limiter: trio.CapacityLimiter | None = None
         self._to_sweep: set[Node] = set()
@@ -178,6 +179,8 @@ class Revocation:
 
     async def look(self) -> None:
         """Decide anew whatever may be decided otherwise than the last time."""
+        if self.is_paused:
+            return
         opened, self._opened = self._opened, []
         due = await self._affected(opened)
         for start in range(0, len(due), _PORTION):  # so that the first of many need not wait for the decisions on all
@@ -263,6 +266,8 @@ class Revocation:
         if error is None:
             log.debug("%s is allowed again to whom it was taken from", node.path())
             handle.draining = False
+            if handle.content.is_locked:
+                self.restore(handle)
             if handle.guard is not None and not handle.guard.settle():
                 self._guards.discard(handle.guard)
             return True
@@ -303,6 +308,21 @@ class Revocation:
             raise AccessDenied(f"{handle.node.path()} has neither a key nor a directory")
         context = directories.effective_labels(parent) | volume_context(volume_id)
         return Use(principal, _ACTIONS[opened.access], directories.effective_key(parent), context, facts)
+
+    def look_at_everything(self) -> None:
+        """At the next look."""
+        self._failed = True
+
+    def restore(self, handle: Handle) -> None:
+        """The keys of the handle's content, which were wiped, if its opener may still have them; else it is lost."""
+        opened = handle.opened
+        if opened is None:
+            return
+        try:
+            use = self._use(handle, opened)
+            self._state.opener.restore(handle.content, use.principal, use.facts)
+        except (AccessDenied, EnvfsError) as error:
+            self._set_lost(handle, None, error)
 
     # Taking away
 

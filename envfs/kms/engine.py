@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, NoReturn, Self, cast
 
 from envfs.crypto.secret import Secret
-from envfs.errors import ConfigError, EnvfsError, IntegrityError
+from envfs.errors import ConfigError, EnvfsError, IntegrityError, KeyUnavailable
 from envfs.format.blob import read_any_blob
 from envfs.kms.arn import Account
 from envfs.kms.audit.record import Recorder
@@ -49,6 +49,13 @@ DATABASE: Final = "kms.db"
 logger: Final = logging.getLogger("envfs.kms")
 
 _ASK_OWNER: Final = "run this as the user who owns the KMS, or set ENVFS_HOME to one of your own"
+
+
+class _Locked:
+    """Stands where everything was that knows a key."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise KeyUnavailable("the KMS was locked: its keys are not in memory", hint="unlock the mount: envfs unlock")
 
 
 class HostUsers:
@@ -167,6 +174,8 @@ class Engine(
         """Another engine on the same KMS, for another thread: to be called, used and closed there, before this one is
         closed.
         """
+        if self.is_locked:
+            raise KeyUnavailable("the KMS was locked: its keys are not in memory", hint="envfs unlock MOUNTPOINT")
         database = SqliteStore.open(self._home / DATABASE)
         try:
             root_key = Secret(self._root_key.expose())
@@ -214,6 +223,22 @@ class Engine(
         finally:
             self._keyring.wipe()
             self._database.close()
+
+    def lock(self) -> None:
+        """As `close`; but the engine may be opened again by `unlock`. Every call until then raises KeyUnavailable."""
+        self.close()
+        self._store = self._catalogue = self._keyring = self._recorder = self._grant_tokens = cast("Any", _Locked())
+
+    def unlock(self, root_key: Secret) -> None:
+        """With the root key, which is taken over. Raises as `open` does, and then stays locked."""
+        fresh = self.open_with_root_key(self._home, self.store_id, root_key)
+        # What has been set up for this engine stays; whoever looks for changes has to look at everything.
+        kept = {name: self.__dict__[name] for name in ("_clock", "_users", "_opened_by", "_asker")}
+        self.__dict__.update(fresh.__dict__ | kept | {"_changes": self._changes + 1})
+
+    @property
+    def is_locked(self) -> bool:
+        return isinstance(self._store, _Locked)
 
     def __enter__(self) -> Self:
         return self

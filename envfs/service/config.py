@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,15 +48,17 @@ _SWITCHES: dict[str, dict[str, bool]] = {
     "poll": {"poll": True},
     "nopoll": {"poll": False},
     "nowriteback": {"writeback": False},
+    "isolate": {"isolate": True},
     "journal": {"journal": True},
     "nojournal": {"journal": False},
     "allow_other": {"allow_other": True},
     "noallow_other": {"allow_other": False},
 }
 _WITH_PATH = {"passphrase_file": "FILE", "home": "DIR"}
-_WITH_VALUE = {**_WITH_PATH, "idle": "TIME", "log": "LEVEL"}
+_WITH_VALUE = {**_WITH_PATH, "idle": "TIME", "lock-on": "SIGNAL", "log": "LEVEL"}
 
 
+_LOCKING_SIGNALS = ("SIGUSR1", "SIGUSR2")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd]?)")
 
@@ -74,6 +77,8 @@ class MountOptions:
     passphrase_file: Path | None = None
     home: Path | None = None
     idle: int | None = None  # seconds
+    isolate: bool = False
+    lock_on: int | None = None  # a signal's number
     log_level: str = "info"  # one of LEVELS
     kernel_flags: frozenset[str] = frozenset()
 
@@ -127,6 +132,14 @@ def _seconds(word: str, text: str) -> int:
     return int(matched[1]) * _UNITS[matched[2]]
 
 
+def _signal(word: str, text: str) -> int:
+    """Of `USR1` or `SIGUSR1`: one that means nothing else to a daemon. ConfigError for any other."""
+    name = "SIG" + text.upper().removeprefix("SIG")
+    if name not in _LOCKING_SIGNALS:
+        raise ConfigError(f"mount option {word!r} names no signal for it", hint="write -o lock-on=USR1 or USR2")
+    return int(signal.Signals[name])
+
+
 def _apply(options: MountOptions, word: str) -> MountOptions | None:
     """`options` with one more word; None if the word is unknown."""
     if word in _SWITCHES:
@@ -135,6 +148,8 @@ def _apply(options: MountOptions, word: str) -> MountOptions | None:
         flags = options.kernel_flags - {_KERNEL_FLAGS[word]} | {word}
         return replace(options, kernel_flags=flags)
     name, equals, value = word.partition("=")
+    if name == "lock-on":
+        return replace(options, lock_on=_signal(word, value))
     if name == "idle":
         return replace(options, idle=_seconds(word, value))
     if name == "log":

@@ -27,6 +27,7 @@ from envfs.service import checks, daemon, hardening, kms_server, kms_socket, log
 from envfs.service.control import ControlServer
 from envfs.service.errors import MountError
 from envfs.service.idle import unmount_when_idle
+from envfs.service.locking import MountLock
 from envfs.service.requests import MountFacts, Requests
 from envfs.service.tuning import tune_mount
 from envfs.service.volume import open_volume, parse_volume_file, read_volume_file
@@ -34,6 +35,7 @@ from envfs.service.volume import open_volume, parse_volume_file, read_volume_fil
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from envfs.format.volume import VolumeFile
     from envfs.kms.rootkey import Unlock
     from envfs.service.config import MountOptions
 
@@ -93,24 +95,38 @@ def _serve(request: MountRequest, engine: Engine, report: Report, log_file: Path
     options = fs_options(request.options)
     filesystem = Filesystem(request.lower, volume.file, volume.keys, engine, resolver, options)
     try:
-
-        def answer(entry: mountinfo.MountEntry) -> Requests:
-            facts = MountFacts(
-                device=entry.device,
-                mountpoint=entry.mountpoint,
-                lower=request.lower,
-                home=request.home,
-                options=words(request.options),
-                started=time.time(),
-                log=log_file,
-            )
-            return Requests(facts, volume.file, filesystem, engine, resolver)
-
         with kms_server.open_server(engine) as server:
             kms = _Kms(server, engine, resolver)
-            trio.run(_Session(request, filesystem, options, answer, kms, report, log_file).run)
+            mount_lock = MountLock(filesystem, engine, server, request.lower)
+            answer = _answerer(request, volume.file, filesystem, kms, mount_lock, log_file)
+            trio.run(_Session(request, filesystem, options, answer, kms, mount_lock, report, log_file).run)
     finally:
         filesystem.close()
+
+
+def _answerer(
+    request: MountRequest,
+    volume: VolumeFile,
+    filesystem: Filesystem,
+    kms: _Kms,
+    mount_lock: MountLock,
+    log_file: Path | None,
+) -> Callable[[mountinfo.MountEntry], Requests]:
+    """What answers the control socket, as soon as it is known what the mount became."""
+
+    def answer(entry: mountinfo.MountEntry) -> Requests:
+        facts = MountFacts(
+            device=entry.device,
+            mountpoint=entry.mountpoint,
+            lower=request.lower,
+            home=request.home,
+            options=words(request.options),
+            started=time.time(),
+            log=log_file,
+        )
+        return Requests(facts, volume, filesystem, kms.engine, kms.resolver, mount_lock)
+
+    return answer
 
 
 class _Kms(NamedTuple):
@@ -131,6 +147,7 @@ class _Session:
         options: FsOptions,
         answer: Callable[[mountinfo.MountEntry], Requests],
         kms: _Kms,
+        mount_lock: MountLock,
         report: Report,
         log_file: Path | None,
     ) -> None:
@@ -140,6 +157,7 @@ class _Session:
         self._options = options
         self._answer = answer
         self._kms = kms
+        self._lock = mount_lock
         self._report = report
         self._log_file = log_file
         self._failure: Exception | None = None
@@ -149,6 +167,8 @@ class _Session:
         """Until the mount is gone. Raises what kept it from becoming usable."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_signals, nursery)
+            if self._request.options.lock_on is not None:
+                nursery.start_soon(self._lock_on, self._request.options.lock_on)
             if self._request.options.idle is not None:
                 nursery.start_soon(unmount_when_idle, self._filesystem, self._mountpoint, self._request.options.idle)
             try:
@@ -228,6 +248,13 @@ class _Session:
                     ending = True
                     nursery.start_soon(self._end)
 
+    async def _lock_on(self, number: int) -> None:
+        """`-o lock-on=USR1`: each signal locks the mount."""
+        with trio.open_signal_receiver(number) as signals:
+            async for _ in signals:
+                _log.info("%s: locking", signal.Signals(number).name)
+                await self._lock.lock_quietly()
+
     async def _end(self) -> None:
         """Unmount while requests are still being answered, since the kernel has pages to write back."""
         try:
@@ -244,7 +271,8 @@ def fs_options(options: MountOptions) -> FsOptions:
         read_only=options.read_only,
         acl=options.acl,
         poll=options.poll,
-        writeback=options.writeback,
+        writeback=options.writeback and not options.isolate,
+        isolate=options.isolate,
         journal=options.journal,
         allow_other=options.others_allowed(os.geteuid()),
     )
@@ -274,12 +302,15 @@ def words(options: MountOptions) -> tuple[str, ...]:
         "poll": options.poll is True,
         "nopoll": options.poll is False,
         "nowriteback": not options.writeback,
+        "isolate": options.isolate,
         "nojournal": not options.journal,
         "allow_other": options.others_allowed(os.geteuid()),
     }
     chosen = [name for name, on in switches.items() if on]
     if options.idle is not None:
         chosen.append(f"idle={options.idle}s")
+    if options.lock_on is not None:
+        chosen.append(f"lock-on={signal.Signals(options.lock_on).name.removeprefix('SIG')}")
     if options.log_level != "info":
         chosen.append(f"log={options.log_level}")
     return ("ro" if options.read_only else "rw", *chosen, *sorted(options.kernel_flags))

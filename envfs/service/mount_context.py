@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from envfs.fs.filesystem import Filesystem
     from envfs.kms.engine import Engine
     from envfs.kms.model import Principal
+    from envfs.service.locking import MountLock
 
 Operation = Callable[[Peer, Mapping[str, Any], int | None], dict[str, Any] | LongOperation]
 """(who asks, the request's members, the descriptor that came with it) → the result, or what makes it."""
@@ -47,6 +48,7 @@ class MountContext:
     filesystem: Filesystem
     engine: Engine
     resolver: Resolver
+    mount_lock: MountLock | None = None
 
     def inode(self, descriptor: int | None) -> int:
         """The inode number of the path whose descriptor the client has sent; it must lie in this mount."""

@@ -21,9 +21,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from envfs.access.peer import Peer
-from envfs.errors import AccessDenied, ConfigError
+from envfs.errors import AccessDenied, ConfigError, KeyUnavailable
 from envfs.format.header import volume_context
-from envfs.service import requests_access, requests_keys, requests_metrics
+from envfs.service import requests_access, requests_keys, requests_lock, requests_metrics
 from envfs.service.keys import usable_key
 from envfs.service.mount_context import MountContext, MountFacts, Operation, text_field
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from envfs.format.volume import VolumeFile
     from envfs.fs.filesystem import Filesystem
     from envfs.kms.engine import Engine
+    from envfs.service.locking import MountLock
     from envfs.service.reporting import LongOperation
 
 __all__ = ["MountFacts", "Requests"]
@@ -42,17 +43,25 @@ __all__ = ["MountFacts", "Requests"]
 _TOPICS: tuple[Callable[[MountContext], dict[str, Operation]], ...] = (
     requests_access.operations,
     requests_keys.operations,
+    requests_lock.operations,
     requests_metrics.operations,
 )
+_WHILE_LOCKED = frozenset({"status", "lock", "unlock"})
 
 
 class Requests:
     """Answers the requests of one mount. `handle` is the handler of `envfs.service.control.ControlServer`."""
 
     def __init__(
-        self, facts: MountFacts, volume: VolumeFile, filesystem: Filesystem, engine: Engine, resolver: Resolver
+        self,
+        facts: MountFacts,
+        volume: VolumeFile,
+        filesystem: Filesystem,
+        engine: Engine,
+        resolver: Resolver,
+        mount_lock: MountLock | None = None,
     ) -> None:
-        context = MountContext(facts, volume, filesystem, engine, resolver)
+        context = MountContext(facts, volume, filesystem, engine, resolver, mount_lock)
         self._context = context
         self._facts = facts
         self._volume = volume
@@ -77,6 +86,10 @@ class Requests:
                 f"the daemon knows no operation {request['op']!r}",
                 hint="it is of another release than this command: mount again",
             )
+        lock = self._context.mount_lock
+        if lock is not None and lock.is_locked and request["op"] not in _WHILE_LOCKED:
+            mountpoint = self._facts.mountpoint
+            raise KeyUnavailable(f"{mountpoint} is locked", hint=f"envfs unlock {mountpoint}")
         return operation(peer, request, descriptor)
 
     def _status(self, peer: Peer, _request: Mapping[str, Any], _descriptor: int | None) -> dict[str, Any]:
@@ -94,6 +107,7 @@ class Requests:
             "key": volume.key_arn,
             "suite": volume.suite.label,
             "block_size": volume.block_size,
+            "locked": self._context.mount_lock is not None and self._context.mount_lock.is_locked,
             "log": None if facts.log is None else os.fspath(facts.log),
         }
         if peer.uid in (0, os.geteuid()):
