@@ -24,7 +24,7 @@ from envfs.service.errors import MountError
 @click.argument("mountpoint", type=PATH, required=False)
 @click.option("--all", "every", is_flag=True, help="All mounts that are yours; root: all.")
 def lock(mountpoint: Path | None, *, every: bool) -> int:
-    """Wipe all keys of the mount at MOUNTPOINT from memory, and refuse everything until `envfs unlock`.
+    """Wipe a mount's keys from memory, and refuse everything until unlock.
 
     What was written is written to LOWER first. The kernel drops its pages; programs keep their open files, whose use
     says "Required key not available" until the mount is unlocked, and then they go on.
