@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from envfs.errors import AccessDenied, EnvfsError, KmsError, NotFound
+from envfs.errors import EnvfsError, KmsError, NotFound
 from envfs.format.blob import read_any_blob
 from envfs.kms.actions import PREFIX
 from envfs.kms.audit.record import Call
@@ -55,7 +55,7 @@ class StandingOperations(Core):
         call = Call(use.actions[0].removeprefix(PREFIX), use.principal, use.facts, use.context)
         key = self._key_in_use(use.key)
         if key is None:
-            return AccessDenied("the key does not exist any more"), math.inf
+            return NotFound("the key does not exist any more"), math.inf
         error: KmsError | None = None
         try:
             for action in use.actions:
