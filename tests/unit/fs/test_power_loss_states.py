@@ -26,6 +26,7 @@ from envfs.fsck.findings import Problem
 from envfs.service.fsck import check_volume
 from tests.unit.fs.lab import Lab, Session
 from tests.unit.fs.power import Inode, Loss, Recording, recorded
+from tests.unit.fs.test_rekeying import rekey, rewrap_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -230,9 +231,28 @@ def fill_holes(s: Script) -> None:
     s.sync(b"f")
 
 
+def new_deks(s: Script) -> None:
+    """What was synced is there at every moment, under the old DEK, the new one, or both."""
+    rekey(s.fs, b"f")
+    rekey(s.fs, b"d/inner", to_key=s.fs.lab.engine.service_managed_key("alias/envfs/other"))
+    with s.fs.opened(b"g", write=True) as content:
+        s.changing(b"g")
+        content.write(0, b"more than it was")
+        rekey(s.fs, b"g")
+    s.sync(b"g")
+
+
+def new_blobs(s: Script) -> None:
+    other = s.fs.lab.engine.service_managed_key("alias/envfs/other")
+    for path in (b"f", b"g", LONG, b"d/inner"):
+        rewrap_one(s.fs, path, other)
+    s.sync_all()
+
+
 SCRIPTS: list[Callable[[Script], None]] = [
     append_and_close, shrink, shrink_and_sync, holes, save_with_care, moves, links, new_directories, symlinks, keys,
     rewrite, append_to_a_log, rewrite_and_move, rewrite_cut_and_grow, fill_holes,
+    new_deks, new_blobs,
 ]  # fmt: skip
 
 
