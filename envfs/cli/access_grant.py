@@ -18,6 +18,7 @@ from envfs.cli.output import examples, json_option, print_json, printable
 from envfs.cli.passphrase import passphrase_file_option
 from envfs.cli.who import account_of
 from envfs.errors import AccessDenied, ConfigError
+from envfs.kms.policy.parser import parse_key_policy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from envfs.cli.backend import Backend
 
 _MAX_SHOWN_MEMBERS = 10
+_VOID = (
+    "the key's policy does not let policies of users and groups count (it has no statement for the account): this one "
+    "is void; envfs key policy put can change that, or grant without --until"
+)
 
 
 @click.command(
@@ -81,6 +86,7 @@ def grant(
             is_same = there is not None and _is_same(there, call, until=until, reason=reason)
             made = there.identity if there is not None and is_same else _identity(call, call.run(backend))
             now = _now(found, arn)
+            notes = [] if _kind(call) == "grant" or _delegates(backend, scope.key_arn) else [_VOID]
     told = {
         "who": name_of(arn),
         "access": access,
@@ -95,6 +101,7 @@ def grant(
         "reason": reason,
         "already": is_same,
         "now": now,
+        "notes": notes,
     }
     if as_json:
         print_json(told)
@@ -149,6 +156,23 @@ def _identity(call: Call, answer: dict[str, Any]) -> str:
     return str(answer.get("GrantId") or call.request.get("PolicyName"))
 
 
+def _delegates(backend: Backend, key_arn: str) -> bool:
+    """Whether the key's policy lets policies of users and groups count at all. Where we may not look, it is taken for
+    granted.
+    """
+    account = account_of(backend)
+    try:
+        policy = parse_key_policy(backend.call("GetKeyPolicy", {"KeyId": key_arn})["Policy"], account)
+    except AccessDenied:
+        return True
+    return any(
+        not statement.is_deny
+        and statement.principals is not None
+        and account.account_id in statement.principals.accounts
+        for statement in policy.statements
+    )
+
+
 def _now(found: Where, arn: str) -> list[dict[str, Any]]:
     """What WHO can do now; of a group, its first members. Empty where only the mount's owner may know."""
     if found.opened is None:
@@ -166,6 +190,8 @@ def _print(told: dict[str, Any], there: Made | None, known: list[Made]) -> None:
     end = f", until {told['until']}" if told["until"] else ""
     click.echo(printable(f"{verb}: {told['who']} may {told['access']} {told['where']}{end}"))
     click.echo(printable(f"  {told['reach']} ({how(told)})"))
+    for note in told["notes"]:
+        click.echo(f"note: {note}")
     for other in known:
         if other.kind == told["made"]:
             continue

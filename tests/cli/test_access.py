@@ -57,6 +57,16 @@ def test_an_end_makes_a_policy_that_the_next_one_replaces(envfs: CommandLine) ->
     assert envfs("access list --json").json["access"] == []
 
 
+def test_a_policy_that_the_keys_own_policy_makes_void_is_told(envfs: CommandLine, tmp_path: Path) -> None:
+    me = envfs("kms whoami --json").json["arn"]
+    statement = {"Effect": "Allow", "Principal": {"AWS": me}, "Action": "kms:*", "Resource": "*"}
+    (tmp_path / "policy.json").write_text(json.dumps({"Version": "2012-10-17", "Statement": statement}))
+    assert "is void" not in envfs("access grant nobody read alias/payroll --until 1d").out
+    assert envfs("key policy put alias/payroll policy.json").code == 0
+    assert "this one is void" in envfs("access grant nobody read alias/payroll --until 1d").out
+    assert "void" not in envfs("access grant nobody read alias/payroll").out
+
+
 def test_an_administrator_gets_the_policy_of_the_template(envfs: CommandLine, key: str) -> None:
     made = envfs("access grant @daemon admin alias/payroll --json").json
     document = json.loads(envfs(f"iam group-policy get daemon {made['id']}").out)
