@@ -38,9 +38,6 @@ MAC_OFFSET: Final = SLOT_SIZE - mac.MAC_SIZE
 MAX_VARIABLE_SIZE: Final = 344
 #: Bytes of a previous key: generation, wrapped file key, tag (FORMAT.md section 2.4).
 PREVIOUS_KEY_SIZE: Final = 2 + 32 + 16
-# Of encoded labels, so that beside them a previous key fits, and any blob that a file may get later: one of AWS KMS
-# takes 184 bytes.
-MAX_LABELS_SIZE: Final = MAX_VARIABLE_SIZE - PREVIOUS_KEY_SIZE - 184
 
 _FIXED: Final = struct.Struct(">4sHBBQ16sQQQQHHHH")
 _PADDED: Final = struct.Struct(f">{MAC_OFFSET}s")

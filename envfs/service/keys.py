@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from envfs.errors import AccessDenied, ConfigError
+from envfs.format.context import encode_context
+from envfs.format.header import MAX_VARIABLE_SIZE, PREVIOUS_KEY_SIZE
 from envfs.kms.foreign.exchange import Pending
 from envfs.kms.model import ENCRYPT_DECRYPT, SYMMETRIC_DEFAULT, RequestFacts
 
@@ -15,6 +17,26 @@ if TYPE_CHECKING:
     from envfs.kms.model import Principal
 
 VIA_SERVICE = "envfs"
+
+# Bytes of encoded labels in a header slot: beside them the blob of a DEK must fit (116 bytes; under a foreign key 270,
+# if its KMS makes ciphertexts as long as AWS's), and the previous key while `envfs rekey` is at work. Under a foreign
+# key there is not room for all three: rekey then needs labels of at most 24 bytes.
+MAX_LABELS = MAX_VARIABLE_SIZE - PREVIOUS_KEY_SIZE - 116
+MAX_LABELS_UNDER_FOREIGN_KEY = MAX_VARIABLE_SIZE - 270
+
+
+def check_labels_fit(engine: Engine, key_arn: str, labels: Mapping[str, str]) -> None:
+    """ConfigError if the headers of files under that key have no room for the labels: no file could be made."""
+    outline = engine.outline_key(key_arn)
+    is_foreign = outline is not None and outline.is_foreign
+    room = MAX_LABELS_UNDER_FOREIGN_KEY if is_foreign else MAX_LABELS
+    size = len(encode_context(labels))
+    if size > room:
+        whose = "the header of a file whose key another KMS holds" if is_foreign else "the header of a file"
+        raise ConfigError(
+            f"the labels take {size} bytes, those inherited included; {whose} has room for {room}",
+            hint="shorter names and values; each label takes 4 bytes beside them",
+        )
 
 
 def usable_key(

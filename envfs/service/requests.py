@@ -24,7 +24,7 @@ from envfs.access.peer import Peer
 from envfs.errors import AccessDenied, ConfigError, KeyUnavailable
 from envfs.format.header import volume_context
 from envfs.service import requests_access, requests_keys, requests_lock, requests_metrics
-from envfs.service.keys import usable_key
+from envfs.service.keys import check_labels_fit, usable_key
 from envfs.service.mount_context import MountContext, MountFacts, Operation, text_field
 
 if TYPE_CHECKING:
@@ -133,5 +133,6 @@ class Requests:
         _, labels, path = self._filesystem.directory_key(inode)
         context = {**labels, **volume_context(self._volume.volume_id)}
         key_arn = usable_key(self._engine, principal, text_field(request, "key"), context, path)
+        check_labels_fit(self._engine, key_arn, labels)
         self._filesystem.set_directory_key(inode, key_arn)
         return self._filesystem.describe_directory(inode)

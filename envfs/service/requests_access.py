@@ -15,10 +15,10 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from envfs.errors import AccessDenied, ConfigError
-from envfs.format.context import encode_context, validate_labels
-from envfs.format.header import MAX_LABELS_SIZE, volume_context
+from envfs.format.context import validate_labels
+from envfs.format.header import volume_context
 from envfs.service.explaining import Explainer, access_of, login_of
-from envfs.service.keys import usable_key
+from envfs.service.keys import check_labels_fit, usable_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,6 +147,7 @@ class _AccessRequests:
         above = self._filesystem.parents_key(inode)
         effective = {**(above[1] if above else {}), **own}
         _check_labels(effective)
+        check_labels_fit(self._engine, described["key"], effective)
         principal = self._context.principal(peer)
         # Who may neither describe the key nor encrypt under it with these labels has no business choosing them: a
         # policy may require the old ones.
@@ -186,13 +187,6 @@ def _check_labels(effective: dict[str, str]) -> None:
                 f"labels {other!r} and {name!r} differ in case only, which policies cannot tell apart",
                 hint=f"write it {other!r}, or remove the other one first",
             )
-    size = len(encode_context(effective))
-    if size > MAX_LABELS_SIZE:
-        raise ConfigError(
-            f"the labels take {size} bytes, those inherited included; the header of a file has room for "
-            f"{MAX_LABELS_SIZE}",
-            hint="shorter names and values; each label takes 4 bytes beside them",
-        )
 
 
 def _pairs(value: object) -> dict[str, str]:

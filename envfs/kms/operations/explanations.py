@@ -12,7 +12,7 @@ from envfs.errors import EnvfsError
 from envfs.kms.actions import PREFIX
 from envfs.kms.audit.record import Call
 from envfs.kms.catalogue import Key
-from envfs.kms.model import NO_FACTS, KeyState, Principal, RequestFacts
+from envfs.kms.model import NO_FACTS, ORIGIN_FOREIGN, KeyState, Principal, RequestFacts
 from envfs.kms.operations.policies import KeyPolicyOperations
 from envfs.kms.policy.changes import Changes, changes_that_allow
 from envfs.kms.policy.decision import Decision
@@ -37,6 +37,7 @@ class KeyOutline:
     state: KeyState
     aliases: tuple[str, ...]
     is_service_managed: bool
+    is_foreign: bool  # another KMS holds its material
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,9 @@ class ExplanationOperations(KeyPolicyOperations):
         found = self._outlined(key)
         if found is None:
             return None
-        return KeyOutline(found.arn, found.state, found.facts.aliases, found.is_service_managed)
+        return KeyOutline(
+            found.arn, found.state, found.facts.aliases, found.is_service_managed, found.row.origin == ORIGIN_FOREIGN
+        )
 
     def named_on_key(self, key: str | bytes) -> Named:
         """Whom the key's policy, its grants and identity policies name, and all pinned users."""

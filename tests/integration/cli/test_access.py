@@ -218,7 +218,7 @@ def test_labels_are_inherited_shown_and_bounded(top: Path, served: Served, envfs
     for pair, text in (
         ("envfs:volume=1", "reserved"),
         ("PROJECT=zeus", "differ in case only"),
-        (f"long={'x' * 100}", "room for"),
+        (f"long={'x' * 160}", "room for"),
         ("bell=\a", "printable"),
     ):
         done = envfs("dir", "label", below, pair, check=False)
