@@ -5,7 +5,6 @@ it failed not tried at all.
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import random
 import ssl
 import threading
@@ -226,8 +225,3 @@ def endpoint_of(place: ForeignKey) -> Endpoint:
                 _endpoints.clear()
             found = _endpoints[shared] = Endpoint(shared)
         return found
-
-
-def is_installed() -> bool:
-    """Whether botocore is there, without loading it."""
-    return importlib.util.find_spec("botocore") is not None
