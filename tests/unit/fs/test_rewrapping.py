@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from envfs.errors import AccessDenied, ConfigError, Disabled, EnvfsError, IntegrityError
+from envfs.errors import AccessDenied, ConfigError, Disabled, EnvfsError, IntegrityError, InvalidState
 from envfs.format.blob import Blob
 from envfs.fs.attributes import Change
+from envfs.fs.errno_table import errno_of
 from envfs.fs.rewrapping import Outcome, Rewrapping
 from envfs.fs.walking import Asker, Walk
+from envfs.kms.engine import Engine
+from envfs.kms.rootkey import KeyFileUnlock
+from envfs.kms.schema import BACKING_KEYS
 from tests.unit.fs.lab import Session, flip, slots_of
 
 if TYPE_CHECKING:
@@ -303,3 +309,69 @@ def test_a_damaged_slot_is_mended(fs: Session) -> None:
     assert rewrap(fs, to_key=new_key(fs.lab, "other")) == {"/f": Outcome.DONE}
     assert len(key_ids(lower)) == 1
     assert fs.read(b"f") == b"content"
+
+
+def later(lab: Lab, days: int) -> Engine:
+    """The KMS as another process has it open, in some days."""
+    now = time.time() + days * 86_400
+    return Engine.open(lab.home, KeyFileUnlock(lab.home / "root.key"), clock=lambda: now)
+
+
+def test_automatic_rotation_while_mounted(lab: Lab) -> None:
+    """No file is touched, what is open and what is opened again reads on, and new files get the new material."""
+    arn = new_key(lab, "mine")
+    lab.engine.enable_key_rotation(lab.me, arn, 90)
+    fs = lab.mount()
+    fs.fs.set_directory_key(1, arn)
+    fs.write(b"f", b"content")
+    raw = fs.lower(b"f").read_bytes()
+    with fs.opened(b"f") as content:
+        with later(lab, 91) as maintainer:
+            maintainer.maintain()
+        assert bytes(content.read(0, 7)) == b"content"
+        assert fs.read(b"f") == b"content"
+    assert fs.lower(b"f").read_bytes() == raw
+    fs.write(b"g", b"content")
+    old, new = (Blob.parse(slots_of(fs.lower(name))[0].blob).backing_key_id for name in (b"f", b"g"))
+    assert old != new
+    assert rewrap(fs) == {"/f": Outcome.DONE, "/g": Outcome.CURRENT}
+    assert Blob.parse(slots_of(fs.lower(b"f"))[0].blob).backing_key_id == new
+    assert lab.mount().read(b"f") == b"content"
+
+
+def test_the_end_of_a_key(lab: Lab) -> None:
+    """ENOKEY for ever, also after a mount anew; nothing of the material is left in any file of the KMS."""
+    arn = new_key(lab, "doomed")
+    fs = lab.mount()
+    directory = fs.mkdir(b"d")
+    fs.fs.set_directory_key(directory.node_id, arn)
+    fs.write(b"d/f", b"content")
+    fs.write(b"kept", b"kept")
+    lab.engine.rotate_key_on_demand(lab.me, arn)
+    rows = lab.engine._store.find(BACKING_KEYS, key_id=key_id(arn))
+    material = [row.wrapped for row in rows]
+    # What the store never has, but a leak of it would.
+    material += [bytes(lab.engine._keyring._open(row).expose()) for row in rows]
+    lab.engine.schedule_key_deletion(lab.me, arn, 7)
+    with pytest.raises(InvalidState) as pending:
+        fs.read(b"d/f")
+    assert errno_of(pending.value) == errno.ENOKEY
+    with later(lab, 8) as maintainer:
+        maintainer.maintain()
+    for _ in range(2):
+        with pytest.raises(EnvfsError) as gone:
+            lab.mount().read(b"d/f")
+        assert errno_of(gone.value) == errno.ENOKEY
+    fs = lab.mount()
+    assert fs.read(b"kept") == b"kept"
+    with pytest.raises(EnvfsError) as gone:
+        fs.write(b"d/new", b"content")
+    assert errno_of(gone.value) == errno.ENOKEY
+    assert isinstance(rewrap(fs, b"d")["/d/f"], EnvfsError)
+    lab.unmount()
+    lab.engine.close()
+    lab.reopen_engine()
+    lab.engine.maintain()
+    contents = {path.name: path.read_bytes() for path in lab.home.rglob("*") if path.is_file()}
+    assert "kms.db" in contents
+    assert [name for name, raw in contents.items() if any(piece in raw for piece in material)] == []
