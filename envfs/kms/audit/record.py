@@ -217,6 +217,8 @@ def _value(value: object) -> str:
     # The usual ones without the JSON encoder, which costs as much as the rest of a record.
     if type(value) is str:
         return quote(value)
+    if type(value) is dict and all(type(one) is str for pair in value.items() for one in pair):
+        return "{" + ",".join([f"{quote(key)}:{quote(text)}" for key, text in value.items()]) + "}"
     return str(value) if type(value) is int else compact(value)
 
 

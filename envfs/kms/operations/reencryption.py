@@ -111,7 +111,9 @@ class ReEncryptOperations(SymmetricOperations):
             parameters["sourceKeyId"] = source_key_id
         try:
             with self._recorded("ReEncrypt", principal, facts, parameters) as call:
-                source_bytes, destination_bytes = map(encode_request_context, (source_context, destination_context))
+                source_bytes = destination_bytes = encode_request_context(source_context)
+                if destination_context != source_context:
+                    destination_bytes = encode_request_context(destination_context)
                 # First, so that what is said of the destination does not depend on whether there is the source.
                 destination = self._catalogue.resolve(destination_key_id)
                 source = self._key_behind(blob, source_key_id, source_algorithm)
