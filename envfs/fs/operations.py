@@ -483,6 +483,8 @@ class Operations(pyfuse3.Operations):
             if handle.guard is not None:
                 self.filesystem.revocation.check_write(handle)
             handle.used.written_bytes += content.write(off, buf)
+            if content.direct_handles:
+                self.filesystem.revocation.wrote(handle)
             return len(buf)
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise self._failed(error, f"write to {handle.node.path()}") from None

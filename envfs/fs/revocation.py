@@ -132,6 +132,12 @@ class Revocation:
             self.sweep(handle.node)
             raise
 
+    def wrote(self, handle: Handle) -> None:
+        """After a write that went past the page cache: what somebody else read meanwhile through it may be older."""
+        content = handle.content
+        if handle.is_direct and content.handles > content.direct_handles:
+            self.sweep(handle.node)
+
     def check_caller(self, node: Node, uid: int, pid: int) -> None:
         """A question for the attributes of a node with a guard: whoever lost it is refused, if he is still."""
         assert node.guard is not None
@@ -396,7 +402,7 @@ class Revocation:
             await self._sweep_wake.wait()
             self._sweep_wake = trio.Event()
             nodes, self._to_sweep = self._to_sweep, set()
-            ids = [node.node_id for node in nodes if node.guard is not None]
+            ids = [node.node_id for node in nodes if node.guard is not None or node.content is not None]
             await trio.to_thread.run_sync(self._cache.drop, ids, abandon_on_cancel=True)
             await trio.sleep(_SWEEP_PAUSE)
 

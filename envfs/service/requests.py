@@ -46,7 +46,7 @@ _TOPICS: tuple[Callable[[MountContext], dict[str, Operation]], ...] = (
     requests_lock.operations,
     requests_metrics.operations,
 )
-_WHILE_LOCKED = frozenset({"status", "lock", "unlock"})
+_WHILE_LOCKED = frozenset({"status", "metrics", "lock", "unlock"})
 
 
 class Requests:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_sloppy_passes_over_unknown_options_alone() -> None:
 
 
 def test_known_options_are_accepted_as_they_are_written() -> None:
-    values = {"=FILE": "=/f", "=DIR": "=/d", "=TIME": "=10m", "=LEVEL": "=debug"}
+    values = {"=FILE": "=/f", "=DIR": "=/d", "=TIME": "=10m", "=LEVEL": "=debug", "=SIGNAL": "=USR1"}
     for word in known_options():
         for name, value in values.items():
             word = word.replace(name, value)  # noqa: PLW2901
@@ -105,3 +106,11 @@ def test_known_options_are_accepted_as_they_are_written() -> None:
 )
 def test_others_are_let_in_by_default_only_where_root_mounts(options: str, uid: int, allowed: bool) -> None:
     assert parse_mount_options([options]).others_allowed(uid) is allowed
+
+
+def test_a_mount_is_locked_on_signals_that_mean_nothing_else() -> None:
+    assert parse_mount_options(["lock-on=SIGUSR2"]).lock_on == signal.SIGUSR2
+    assert parse_mount_options(["lock-on=usr1"]).lock_on == signal.SIGUSR1
+    for text in ("lock-on=TERM", "lock-on=KILL", "lock-on=", "lock-on=10"):
+        with pytest.raises(ConfigError, match="no signal"):
+            parse_mount_options([text])
