@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,16 +14,15 @@ from envfs.service.kms_server import listening
 from envfs.service.kms_socket import find_sockets, listen, socket_path
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 @pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The runtime directory."""
-    path = tmp_path / "run"
-    path.mkdir(mode=0o700)
-    monkeypatch.setattr(runtime, "candidates", lambda uid: [path])
-    return path
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The runtime directory. Not below tmp_path: the path of a socket has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="envfs-run-") as path:
+        monkeypatch.setattr(runtime, "candidates", lambda uid: [Path(path)])
+        yield Path(path)
 
 
 def leave_socket(path: Path) -> None:
