@@ -216,7 +216,10 @@ class Check:
                 waiting.add(first, end)
             else:
                 damaged.add(first, end)
-        if damaged.count:
+        if damaged.count and self._wishes.live and opened.has_other_keys(file):
+            detail = "it got a new data key while it was looked at: check it again"
+            found.append(opened.spot.finding(Problem.KEY, detail, Outcome.NOT_CHECKED))
+        elif damaged.count:
             detail = f"{damaged.count} blocks of {self._geometry.block_size} bytes are damaged: {damaged}"
             found.append(opened.spot.finding(Problem.BLOCK, detail))
         if waiting.count:

@@ -49,6 +49,14 @@ class OpenFile:
             return self.slot
         return next((parsed.slot for parsed in area.slots if parsed.verify(self.key)), self.slot)
 
+    def has_other_keys(self, fd: int) -> bool:
+        """Whether the file has got a new DEK since it was opened: nothing can be said of its blocks then."""
+        try:
+            area = parse_header_area(os.pread(fd, HEADER_SIZE, 0))
+        except (FormatError, IntegrityError):
+            return False
+        return bool(area.slots) and not any(parsed.verify(self.key) for parsed in area.slots)
+
 
 class FileCheck:
     """Checks regular files of one volume."""

@@ -12,9 +12,11 @@ import pytest
 from envfs.errors import ConfigError, IntegrityError
 from envfs.format.geometry import HEADER_SIZE
 from envfs.format.header import SLOT_OFFSETS
-from envfs.fsck.findings import Outcome, Problem
+from envfs.fsck.content import OpenFile
+from envfs.fsck.findings import Outcome, Problem, Spot
 from envfs.service.errors import MountError
 from tests.unit.fs.lab import flip
+from tests.unit.fs.test_rekeying import rekey, rewrap_one
 from tests.unit.fsck.conftest import CONTENT, LONG, Volume
 
 if TYPE_CHECKING:
@@ -296,3 +298,34 @@ def test_planted_devices_and_pipes_hang_nothing(volume: Volume) -> None:
     (volume.path(b"dir") / "envfs.dir").unlink()
     os.mkfifo(volume.lower / path.parent.name / "envfs.dir")
     assert [finding.problem for finding in volume.check().findings] == [Problem.DIRECTORY_FILE]
+
+
+def test_a_file_whose_rekey_was_cut_off_is_sound(volume: Volume) -> None:
+    """Blocks under both DEKs can be read; a damaged one among them is found."""
+
+    def break_off(number: int) -> None:
+        if number == 1:
+            raise KeyboardInterrupt
+
+    fs = volume.lab.mount()
+    fs.write(b"big", bytes(200_000))
+    with pytest.raises(KeyboardInterrupt):
+        rekey(fs, b"big", break_off)
+    path = volume.path(b"big")
+    assert volume.check().findings == []
+    for block in (0, 40):
+        flip(path, HEADER_SIZE + 4124 * block + 7)
+    assert kinds(volume.check()) == [("block", "/big")]
+
+
+def test_a_new_dek_while_a_file_is_looked_at_is_no_damage(volume: Volume) -> None:
+    fs = volume.lab.mount()
+    with fs.opened(b"top") as content:
+        opened = OpenFile(Spot(b"", b"x", b"/top"), content.slot, content.header_key, content.codec)
+    with fs.lower(b"top").open("rb") as file:
+        assert not opened.has_other_keys(file.fileno())
+        rewrap_one(fs, b"top", fs.lab.engine.service_managed_key("alias/envfs/other"))
+        assert not opened.has_other_keys(file.fileno())
+        rekey(fs, b"top")
+        assert opened.has_other_keys(file.fileno())
+    volume.lab.unmount()
