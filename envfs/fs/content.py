@@ -614,6 +614,8 @@ class Content:
 
     def prepare_sync(self) -> None:
         """Before a sync: let both slots be on disk. Then one is left when the disk tears a later write of them."""
+        if self.protection is not None:
+            self.protection.is_on_disk()  # from now on: what is written over while the sync runs may be torn by it
         if not (self.writable and self.keyed) or self.is_locked:
             return
         if self.position < 0:

@@ -18,7 +18,7 @@ from envfs.fs.lower import OPEN_READ, proc_path, syncfs
 _TOO_MANY = 64
 
 
-class _Remembered:
+class Remembered:
     """A descriptor, closed with the last reference: a thread may be syncing it when it is forgotten."""
 
     __slots__ = ("fd",)
@@ -42,7 +42,7 @@ class Unsynced:
         self._needed = needed
         # What was written when only a sync of everything would do, counted, and how much of it was synced.
         self._written = self._synced = 0
-        self._files: list[_Remembered] = []
+        self._files: list[Remembered] = []
 
     def add(self, dir_fd: int, name: bytes) -> None:
         """The lower file `name` was written, and something else depends on it. Never fails: that has happened."""
@@ -52,7 +52,7 @@ class Unsynced:
             self._written += 1
             return
         try:
-            self._files.append(_Remembered(os.open(name, OPEN_READ, dir_fd=dir_fd)))
+            self._files.append(Remembered(os.open(name, OPEN_READ, dir_fd=dir_fd)))
         except OSError:  # an ordinary user's own file that he may not read, or no descriptors left
             self._sync_everything()
         if len(self._files) > _TOO_MANY:
@@ -86,7 +86,7 @@ class Unsynced:
         syncfs(self._root_fd)
         self._synced = count
 
-    def _sync(self, files: tuple[_Remembered, ...]) -> None:
+    def _sync(self, files: tuple[Remembered, ...]) -> None:
         for file in files:
             os.fsync(file.fd)
         for file in files:

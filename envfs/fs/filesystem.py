@@ -101,6 +101,7 @@ class Filesystem:
             never_blocks=never_blocks,
             uid=os.geteuid(),
             gid=os.getegid(),
+            journal=undo.journal,
         )
         symlinks = Symlinks(keys.symlinks, self.state.unsynced)
         self.tree = Tree(self.state, symlinks)

@@ -29,6 +29,7 @@ from envfs.crypto.mac import Mac
 from envfs.format.journal import ALIGNMENT, MAGIC, PATH_MAX, Entry, Record, record_size
 from envfs.format.names import RESERVED_PREFIX
 from envfs.fs import lower
+from envfs.fs.durability import Remembered
 from envfs.fs.own_file import is_ours, open_kept
 
 log = logging.getLogger("envfs.fs")
@@ -63,7 +64,8 @@ class Journal:
         self._added = 0  # tickets given out
         self._committed = 0  # those below are on the disk
         self._valid_from = 0  # those below are void: the journal has begun anew
-        self._files: dict[int, int] = {}  # inode number → a descriptor of ours; what speaks of them is in this epoch
+        self._files: dict[int, Remembered] = {}  # by inode number: those that records of this epoch speak of
+        self._is_gone = False  # whether one of them was removed
         self._syncing: trio.Event | None = None
         self._restarting: trio.Event | None = None
 
@@ -103,11 +105,16 @@ class Journal:
         if written < size:
             lower.write_all(self._fd, b"".join(parts)[written:], self._position + written)
         if inode not in self._files and len(self._files) <= _TOO_MANY:
-            self._files[inode] = os.dup(fd)
+            self._files[inode] = Remembered(_opened_anew(fd))
         self._position += size
         self._number += 1
         self._added += 1
         return self._added - 1
+
+    def gone(self, inode: int) -> None:
+        """The last name of a file was removed: the disk is to have its space back, now and not with the next epoch."""
+        if self._files.pop(inode, None) is not None:
+            self._is_gone = True
 
     def _has_room(self, size: int) -> bool:
         """Takes more of the disk if need be, and if there is some left."""
@@ -151,7 +158,7 @@ class Journal:
         if self._position:
             self._valid_from = self._added
             lower.syncfs(self._root_fd)
-            self._forget_files()
+            self._files, self._is_gone = {}, False
             self._begin_epoch()
         if self._restarting is not None:
             self._restarting.set()
@@ -191,11 +198,11 @@ class Journal:
             return
         mine = self._restarting = trio.Event()
         self._valid_from = self._added  # nothing is written over any more without a record in the next epoch
-        files = list(self._files.values())
+        files, all_at_once = list(self._files.values()), self._must_sync_all()
         try:
-            await trio.to_thread.run_sync(_sync_files, self._root_fd, files)
+            await trio.to_thread.run_sync(_sync_files, self._root_fd, files, all_at_once)
             if self._restarting is mine:  # `restart_now` was not faster
-                self._forget_files()
+                self._files, self._is_gone = {}, False
                 self._begin_epoch()
         finally:
             mine.set()
@@ -221,10 +228,9 @@ class Journal:
         self._allocated = min(LIMIT, os.fstat(fd).st_size // ALIGNMENT * ALIGNMENT)
         self._fd = fd
 
-    def _forget_files(self) -> None:
-        files, self._files = self._files, {}
-        for fd in files.values():
-            os.close(fd)
+    def _must_sync_all(self) -> bool:
+        """Whether one syncfs(2) is cheaper, or needed, so that a file without a name cannot be back without records."""
+        return self._is_gone or len(self._files) > _TOO_MANY
 
     def close(self) -> None:
         """At the end of a mount. A journal that could not be made void stays: the next mount looks at it."""
@@ -232,21 +238,31 @@ class Journal:
             return
         try:
             if self._position:
-                _sync_files(self._root_fd, list(self._files.values()))
+                _sync_files(self._root_fd, list(self._files.values()), self._must_sync_all())
             retire(self._root_fd)
         except OSError:
             log.exception("the journal is left to the next mount")
-        self._forget_files()
+        self._files = {}
         os.close(self._fd)
         self._fd = -1
 
 
-def _sync_files(root_fd: int, files: Sequence[int]) -> None:
-    if len(files) > _TOO_MANY:
+def _opened_anew(fd: int) -> int:
+    """A descriptor of the same file that is no copy: the kernel tells each, once, what it could not write to the disk,
+    and what a sync of ours is told must not be kept from the fsync(2) of whoever has the file open.
+    """
+    try:
+        return os.open(lower.proc_path(fd), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # somebody's file that he lets nobody read
+        return os.dup(fd)
+
+
+def _sync_files(root_fd: int, files: Sequence[Remembered], all_at_once: bool) -> None:
+    if all_at_once:
         lower.syncfs(root_fd)
         return
-    for fd in files:
-        os.fdatasync(fd)
+    for file in files:
+        os.fdatasync(file.fd)
 
 
 def retire(root_fd: int) -> None:

@@ -103,7 +103,8 @@ class Mover:
             os.rename(source.cipher.lower, cipher.lower, src_dir_fd=source.dir_fd, dst_dir_fd=dir_fd)
         if target is not None and target.node is not None:
             state.nodes.unlocate(target.node, parent, cipher.lower)
-            state.promises.gone(target.node)
+        if target is not None:
+            state.name_gone(target.found, target.node)
         self._relocate(source, parent, name, cipher)
         self._remember(source)
         remove_name_file(source.dir_fd, source.cipher.lower)

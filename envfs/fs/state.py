@@ -12,6 +12,7 @@ from envfs.format.volume_keys import VolumeKeys
 from envfs.fs.alarms import Alarms
 from envfs.fs.directories import Directories
 from envfs.fs.durability import Unsynced
+from envfs.fs.journal import Journal
 from envfs.fs.nodes import Node, NodeTable
 from envfs.fs.opening import Caller, Opener
 from envfs.fs.promises import Promises
@@ -57,7 +58,15 @@ class VolumeState:
     never_blocks: bool
     uid: int
     gid: int
+    journal: Journal | None = None
     rekeyed: set[Node] = field(default_factory=set)  # those that get a new DEK just now
+
+    def name_gone(self, found: os.stat_result, node: Node | None) -> None:
+        """A name of a file was removed. `found`: what the file was before; `node`: if we know it."""
+        if node is not None:
+            self.promises.gone(node)
+        if self.journal is not None and found.st_nlink == 1:
+            self.journal.gone(found.st_ino)
 
     def directory_fd(self, node: Node) -> int:
         return self.nodes.directory_fd(node)

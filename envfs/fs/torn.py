@@ -24,7 +24,9 @@ def is_torn(start: int, found: bytes, entries: Sequence[Entry]) -> bool:
     `entries` are those of the block, in the order of the journal. `found` is shorter than a block where the file ends.
     False if the block is whole, in whichever version, and if it is something that the journal does not know.
     """
-    if not found or not _is_known(start, found, entries):
+    if not found.strip(b"\0"):
+        return False  # a hole, whichever version of it; of another length, if the file was cut and made longer since
+    if not _is_known(start, found, entries):
         return False
     if any(found == entry.old for entry in entries):
         return False

@@ -272,7 +272,7 @@ class Tree:
         os.unlink(cipher.lower, dir_fd=dir_fd)
         if node is not None:
             self._nodes.unlocate(node, parent, cipher.lower)
-            self._state.promises.gone(node)
+        self._state.name_gone(found, node)
         remove_name_file(dir_fd, cipher.lower)
         if link_file is not None:
             self._symlinks.remove_link_file(dir_fd, link_file, found)

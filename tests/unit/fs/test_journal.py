@@ -6,6 +6,7 @@ On the disk of a machine whose power failed, a block may be of several versions,
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import trio
 
 from envfs.errors import IntegrityError
+from envfs.format.journal import MAGIC
 from envfs.format.names import RESERVED_PREFIX
 from envfs.fs import journal, lower, nodes, recovery, undo
 from envfs.fs.journal import JOURNAL_FILE
@@ -294,6 +296,51 @@ def test_what_was_synced_is(disk: Lab, syncs: list[int]) -> None:
         assert len(syncs) == 1
 
 
+def test_what_is_being_synced_is(disk: Lab, syncs: list[int]) -> None:
+    """The sync may have one page of a block on the disk as it was, and the next as it has become meanwhile."""
+    with disk.mount().created(b"new") as content:
+        content.write(0, b"x" * 1000)
+        content.prepare_sync()
+        content.write(500, b"y" * 1000)
+        assert len(syncs) == 1
+
+
+@pytest.mark.parametrize("remove", [lambda it: it.unlink(b"f"), lambda it: it.rename(b"g", b"f")])
+def test_the_space_of_a_removed_file_is_free_at_once(disk: Lab, remove: Callable[[Session], None]) -> None:
+    session = disk.mount()
+    session.write(b"f", b"n" * B)
+    session.write(b"g", OLD)
+    inode = session.lower(b"f").stat().st_ino
+    assert holders(inode)
+    remove(session)
+    assert not holders(inode)
+
+
+def holders(inode: int) -> list[int]:
+    """Descriptors of ours through which a file could be read: they keep it when it has no name any more."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        try:
+            is_held = os.fstat(fd).st_ino == inode and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH
+        except OSError:  # that of listing them
+            continue
+        if is_held:
+            found.append(fd)
+    return found
+
+
+def test_what_the_disk_could_not_take_is_told_to_who_has_the_file_open_and_not_to_the_journal_alone(disk: Lab) -> None:
+    """The kernel tells each open file description once (fsync(2)), and a copy of a descriptor is none of its own."""
+    with disk.mount().opened(b"f", write=True) as content:
+        content.write(0, b"n" * B)
+        os.lseek(content.fd, 7, os.SEEK_SET)
+        inode = os.fstat(content.fd).st_ino
+        others = [fd for fd in holders(inode) if fd != content.fd]
+        assert others
+        assert all(os.lseek(fd, 0, os.SEEK_CUR) == 0 for fd in others)
+
+
 def test_one_sync_for_one_write_and_none_without_a_journal(disk: Lab, syncs: list[int]) -> None:
     with disk.mount().opened(b"f", write=True) as content:
         content.write(0, b"x" * (5 * B + 10))
@@ -408,3 +455,31 @@ def test_it_is_small_while_nothing_is_mounted_and_shows_nowhere(disk: Lab) -> No
     assert 0 < journal_of(disk).stat().st_size <= 128 << 10
     assert JOURNAL_FILE.startswith(RESERVED_PREFIX)
     assert fsck(disk).findings == []
+
+
+# Holes look alike, whenever they were made
+
+
+@pytest.mark.parametrize(("before", "after"), [(100, 20 * B), (20 * B, 100)])
+def test_a_hole_that_was_made_since_is_not_what_the_journal_knows(
+    disk: Lab, monkeypatch: pytest.MonkeyPatch, before: int, after: int
+) -> None:
+    """Nothing was torn: the file was cut to nothing and is a hole of another length since, with data behind it."""
+    with disk.mount().created(b"sparse") as content:
+        content.truncate(before)
+    session = disk.mount()
+    with session.opened(b"sparse", write=True) as content:
+        content.write(0, b"first")
+        content.truncate(0)
+        content.truncate(after)
+        content.write(after, b"synced")
+        os.fsync(content.fd)
+        content.record_length(content.size)
+    path, saved = session.lower(b"sparse"), journal_of(disk).read_bytes()
+    assert saved.startswith(MAGIC)
+    disk.unmount()
+    whole = path.read_bytes()
+    journal_of(disk).write_bytes(saved)
+    monkeypatch.setattr(undo, "boot_id", lambda: b"another boot....")
+    assert disk.mount().read(b"sparse") == bytes(after) + b"synced"
+    assert path.read_bytes() == whole
