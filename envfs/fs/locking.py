@@ -37,6 +37,7 @@ log = logging.getLogger("envfs.fs")
 
 # After so many files other tasks get their turn.
 _AT_ONCE = 32
+_MOMENT = 0.005  # seconds
 
 
 class Phase(enum.Enum):
@@ -65,6 +66,8 @@ class Lock:
             if self.phase is Phase.LOCKED:
                 return
             await self._drain()
+            while self._state.rekeyed:  # noqa: ASYNC110 - each ends with the piece that it is at
+                await trio.sleep(_MOMENT)
             await self._keep_promises()
             self._enter(Phase.LOCKED)
             await trio.to_thread.run_sync(release)

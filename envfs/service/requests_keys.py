@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from envfs.errors import EnvfsError
+from envfs.errors import EnvfsError, KeyUnavailable
 from envfs.foreign.waiting import ForeignWait
 from envfs.format.header import volume_context
 from envfs.fs.lower import OPEN_DIRECTORY, syncfs
@@ -45,6 +45,10 @@ def operations(context: MountContext) -> dict[str, Operation]:
     """The operations of this topic, by name."""
     keys = _Keys(context)
     return {"rewrap": keys.rewrap, "rekey": keys.rekey, "key-usage": keys.usage}
+
+
+class _Locked(KeyUnavailable):
+    """The mount was locked meanwhile."""
 
 
 class _Keys:
@@ -91,6 +95,7 @@ class _Keys:
                 done_bytes += length
                 reporter.progress(bytes=done_bytes)
                 await reporter.give_way()
+                self._require_unlocked()
 
             async def one(entry: Entry) -> Outcome:
                 outcome = await rekeying.one(entry, give_way)
@@ -160,8 +165,11 @@ class _Keys:
                 try:
                     async with contextlib.aclosing(walk.files(start, after)) as files:
                         async for entry in files:
+                            self._require_unlocked()
                             try:
                                 counts[await one(entry)] += 1
+                            except _Locked:
+                                raise
                             except (EnvfsError, OSError) as error:
                                 await problem(entry.path, error)
                             reporter.progress(**told())
@@ -178,6 +186,13 @@ class _Keys:
         finally:
             self._state.nodes.forget(start.node_id, 1)
         return told()
+
+    def _require_unlocked(self) -> None:
+        """A lock ends what is under way, with the file that it is at: its keys go."""
+        lock = self._context.mount_lock
+        if lock is not None and lock.is_locked:
+            mountpoint = self._context.facts.mountpoint
+            raise _Locked(f"{mountpoint} is locked", hint=f"envfs unlock {mountpoint}, then run this again")
 
     async def _count(self, reporter: Reporter, start: Node, enough: trio.Event) -> None:
         """How much there is, while the work has begun: for the estimate."""

@@ -221,3 +221,20 @@ def test_what_is_refused(envfs: Envfs, mounted: Callable[..., Mount], tmp_path: 
     mount.mount()
     refused = envfs("rekey", mount.path, check=False)
     assert (refused.returncode, "mounted read-only" in refused.stderr) == (6, True)
+
+
+def test_a_lock_ends_a_rekey(envfs: Envfs, mount: Mount) -> None:
+    """No key is left in memory; after the unlock the file reads as before, and the rekey can be completed."""
+    for number in range(4):
+        (mount.path / f"big {number}").write_bytes(BIG)
+    arguments = [*envfs.argv, "rekey", str(mount.path)]
+    environment = os.environ | {"ENVFS_HOME": answer(envfs, "status", mount.path)["kms_home"]}
+    with subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True) as client:
+        time.sleep(0.2)
+        envfs("lock", mount.path)
+        _, said = client.communicate(timeout=30)
+    assert client.returncode == 0 or "is locked" in said
+    envfs("unlock", mount.path)
+    assert all((mount.path / f"big {number}").read_bytes() == BIG for number in range(4))
+    assert answer(envfs, "rekey", mount.path)["failed"] == 0
+    assert all((mount.path / f"big {number}").read_bytes() == BIG for number in range(4))
