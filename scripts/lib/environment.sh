@@ -64,7 +64,7 @@ missing_for_mounting() {
 
 missing_for_testing() {
     local tool
-    for tool in git tar rsync sqlite3 make; do have "$tool" || echo "$tool"; done
+    for tool in git tar rsync sqlite3 make fio stress-ng; do have "$tool" || echo "$tool"; done
     have setfattr || echo attr
     have setfacl || echo acl
     have openssl || echo openssl

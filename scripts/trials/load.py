@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _FANOUT = 1000
+_LARGE = 50_000
 
 
 def measure(what: str, daemon: Daemon, work: Callable[[int], object], count: int) -> None:
@@ -34,6 +35,8 @@ def measure(what: str, daemon: Daemon, work: Callable[[int], object], count: int
         for number in numbers:
             work(number)
         costs.append((daemon.cpu_seconds() - began) / len(numbers) * 1e6)
+        if count >= _LARGE:  # it will take long: say how it goes
+            print(f"    {(part + 1) * count // 10}: {costs[-1]:.0f} µs each", flush=True)
     rate = count / (time.perf_counter() - start)
     cost = f"{costs[0]:>5.0f} µs each in the first tenth, {costs[-1]:.0f} µs in the last"
     print(f"  {what:<22}{rate:>7.0f}/s; the daemon's CPU: {cost}", flush=True)
