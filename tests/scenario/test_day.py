@@ -75,10 +75,10 @@ def test_a_day(
     engineering = in_directory(mount.path / "engineering", engineering_group)
     for directory, group in ((finance, finance_group), (engineering, engineering_group)):
         office(None, "dir", "set-key", directory, f"alias/{directory.name}")
-        department = ("access", "grant", f"@{group}", "write", f"alias/{directory.name}", "--reason", "department")
-        assert "CreateGrant" in office(None, *department, "--dry-run")
-        assert "kms:CreateGrant" in office(kay, *department, code=4), "what she lacks is named"
-        office(None, *department)
+        planned = ("access", "grant", f"@{group}", "write", f"alias/{directory.name}", "--reason", "department")
+        assert "CreateGrant" in office(None, *planned, "--dry-run")
+        assert "kms:CreateGrant" in office(kay, *planned, code=4), "what she lacks is named"
+        office(None, *planned)
     made = [one for one in office.records("--event", "CreateGrant", "--since", begin) if "errorCode" not in one]
     assert len(made) == 2, "a dry run makes none"
 
