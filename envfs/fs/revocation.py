@@ -40,9 +40,9 @@ SERVICE: Final = "envfs"
 # Seconds between two looks; a change takes effect on open files after so long at most, and what follows takes.
 INTERVAL: Final = 0.2
 # After so many handles other requests get their turn.
-_AT_ONCE: Final = 32
+_AT_ONCE: Final = 64
 # After so many decided ones, what they lose is taken away.
-_PORTION: Final = 256
+_PORTION: Final = 2048
 # Threads that wait for the kernel, and how many files make it worth to use another one.
 _THREADS: Final = 4
 _WORTH_A_THREAD: Final = 128
@@ -81,6 +81,7 @@ class Revocation:
         self._guards: set[Guard] = set()
         self._losses: list[tuple[Use, EnvfsError]] = []  # of which there is no record yet
         self._to_bar: dict[Node, None] = {}
+        self._bar_later: list[Node] = []  # after everything that is urgent
         self._bar_wake = trio.Event()
 
     # Handles come and go
@@ -192,6 +193,9 @@ class Revocation:
         for start in range(0, len(due), _PORTION):  # so that the first of many need not wait for the decisions on all
             await self._revoke(await self._decide_all(due[start : start + _PORTION]))
         await self._record_losses()
+        later, self._bar_later = self._bar_later, []
+        for node in later:
+            self._bar(node)
         for guard in self._guards:
             if guard.has_cached_writer:
                 self.sweep(guard.node)  # what they write stands in pages, too
@@ -341,8 +345,11 @@ class Revocation:
         await self._drop(ids)
         for handle in lost:
             handle.draining = False
-        for node in sorted(nodes, key=lambda node: node.guard is None or not node.guard.has_others):
-            self._bar(node)  # where others bring pages in, it is urgent
+        for node in nodes:
+            if node.guard is not None and node.guard.has_others:
+                self._bar(node)  # others bring pages in
+            else:
+                self._bar_later.append(node)
 
     def _guard(self, nodes: set[Node]) -> list[Node]:
         by_node: dict[Node, set[Handle]] = {node: set() for node in nodes}
@@ -388,12 +395,13 @@ class Revocation:
                 del self._to_bar[node]
             ids = [node.node_id for node in some if node.guard is not None]
             try:
-                left = await trio.to_thread.run_sync(self._cache.expire, ids, abandon_on_cancel=True)
+                left = set(await trio.to_thread.run_sync(self._cache.expire, ids, abandon_on_cancel=True))
             except OSError as error:
                 log.warning("the kernel cannot be made to ask before reads: %s", error)
                 continue
-            if left:
-                log.warning("the kernel does not ask before reads of %d files that were taken from somebody", len(left))
+            open_still = [node for node in some if node.guard is not None and node.node_id in left]
+            if open_still:
+                log.warning("the kernel does not ask before reads of %d files taken from somebody", len(open_still))
 
     async def _sweep_for_ever(self) -> None:
         """Drops pages that have come into the page cache beside a lost handle."""
