@@ -56,13 +56,16 @@ def apply(fd: int, wanted: Attributes, *, is_path: bool = False) -> list[str]:
     present = os.fstat(fd)
     lost = _set_owner(target, status, present)
     if kind != stat_module.S_IFLNK:
+        xattrs = wanted.xattrs
+        if "group" in lost and ACL in xattrs:  # what it grants to the owning group would be another's
+            xattrs = {name: value for name, value in xattrs.items() if name != ACL}
+            lost.append(ACL)
         mode = _mode(stat_module.S_IMODE(status.st_mode), lost)
+        if ACL in wanted.xattrs:  # before it is there, and if it is lost, the group bits are no mask but permissions
+            mode = _narrow(mode)
         if mode & 0o7000 or stat_module.S_IMODE(present.st_mode) != mode:
             os.chmod(target, mode)  # after chown(2), which takes set-uid bits away
-        missing = _set_xattrs(target, wanted.xattrs)
-        if ACL in missing:
-            os.chmod(target, _narrow(mode))
-        lost += missing
+        lost += _set_xattrs(target, xattrs)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
     return lost
 

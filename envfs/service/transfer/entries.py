@@ -43,12 +43,17 @@ def seems_equal(source_fd: int, target_fd: int, name: bytes, source: os.stat_res
     if kind != stat_module.S_IFMT(target.st_mode):
         return False
     if kind == stat_module.S_IFREG:
-        return (source.st_size, source.st_mtime_ns) == (target.st_size, target.st_mtime_ns)
+        return has_time_and_size_of(source, target)
     if kind == stat_module.S_IFLNK:
         return os.readlink(name, dir_fd=source_fd) == os.readlink(name, dir_fd=target_fd)
     if kind in {stat_module.S_IFCHR, stat_module.S_IFBLK}:
         return source.st_rdev == target.st_rdev
     return kind == stat_module.S_IFIFO
+
+
+def has_time_and_size_of(source: os.stat_result, target: os.stat_result) -> bool:
+    """Whether a regular file in DST may be a copy of one in SRC, as far as their inodes say."""
+    return (source.st_size, source.st_mtime_ns) == (target.st_size, target.st_mtime_ns)
 
 
 def is_equal(source_fd: int, target_fd: int, name: bytes, advance: Advance) -> bool:

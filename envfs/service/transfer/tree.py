@@ -30,6 +30,7 @@ Parts = tuple[bytes, ...]
 
 # So many files for each thread may wait to be copied.
 _WAITING: Final = 8
+_CHANGED: Final = "it was changed while it was read: copy it again later"
 _NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 _NO_TARGET: Final = frozenset((errno.EROFS, errno.ENOTCONN))
 
@@ -228,7 +229,7 @@ class TreeCopy:
         except Stopped:
             pass
         except SourceChanged:
-            self._report.add(_path(parts), Outcome.CHANGED, "it was changed while it was read: copy it again later")
+            self._report.add(_path(parts), Outcome.CHANGED, _CHANGED)
         except Taken:
             self._tell_conflict(parts)
         except Different:
@@ -295,6 +296,8 @@ class TreeCopy:
                             self._link(source, first_fd, first[-1], target, parts)
                     except Taken:
                         self._tell_conflict(parts)
+                    except SourceChanged:
+                        self._report.add(_path(parts), Outcome.CHANGED, _CHANGED)
                     except OSError as error:
                         self._tell(parts, error)
 
@@ -305,6 +308,10 @@ class TreeCopy:
             self._report.add(_path(parts), Outcome.PRESENT)
             return
         status = os.stat(parts[-1], dir_fd=source, follow_symlinks=False)
+        if stat_module.S_ISREG(wanted.st_mode) and (
+            not stat_module.S_ISREG(status.st_mode) or not entries.has_time_and_size_of(status, wanted)
+        ):
+            raise SourceChanged  # one of the names got another file since SRC was listed
         # A copy of its own, of a time when SRC had two files, say, is what the link is of: nothing is lost with it.
         is_copy = found is not None and entries.seems_equal(source, target, parts[-1], status, found)
         entries.link(first_fd, first, target, parts[-1], replace=self._wishes.replace or is_copy)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,9 @@ from hypothesis import strategies as st
 
 from envfs.service.transfer import attributes, entries
 from envfs.service.transfer.content import CHUNK, SourceChanged, _not_zero, copy, digest_of
+from envfs.service.transfer.report import Outcome, Wishes
+from envfs.service.transfer.tree import TreeCopy
+from tests.conftest import NOT_HERE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,3 +157,78 @@ def test_no_mode_gets_wider_than_it_was() -> None:
         (0o1757, ["owner", "group"], 0o1757),
     ):
         assert attributes._mode(mode, lost) == expected
+
+
+def file_with_acl(path: Path) -> Path:
+    """user::rw-, a user: rw-, group::---, mask::rw-, other::---: the mode shows 0660, and the group may nothing."""
+    path.write_bytes(b"secret")
+    entries_of_it = [(1, 6, 0xFFFFFFFF), (2, 6, 12345), (4, 0, 0xFFFFFFFF), (16, 6, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF)]
+    raw = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries_of_it)
+    try:
+        os.setxattr(path, attributes.ACL, raw)
+    except OSError:
+        pytest.skip(f"{NOT_HERE}{path.parent} takes no ACLs")
+    assert path.stat().st_mode & 0o777 == 0o660
+    return path
+
+
+def give_attributes(source: Path, target: Path) -> list[str]:
+    target.write_bytes(b"secret")
+    target.chmod(0o600)
+    with source.open("rb") as file, target.open("rb") as other:
+        return attributes.apply(other.fileno(), attributes.read(file.fileno(), os.fstat(file.fileno())))
+
+
+def test_the_group_may_at_no_moment_what_an_acl_keeps_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = file_with_acl(tmp_path / "source"), tmp_path / "target"
+    modes = []
+    chmod = os.chmod
+
+    def watched(what: int | Path, mode: int, **options: bool) -> None:
+        chmod(what, mode, **options)
+        modes.append((os.stat(what).st_mode & 0o070, attributes.ACL in os.listxattr(what)))
+
+    monkeypatch.setattr(os, "chmod", watched)
+    assert give_attributes(source, target) == []
+    assert not [bits for bits, has_acl in modes if bits and not has_acl]
+    assert os.getxattr(target, attributes.ACL) == os.getxattr(source, attributes.ACL)
+    assert target.stat().st_mode & 0o777 == 0o660
+
+
+def test_an_acl_says_nothing_of_another_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry of the owning group would open the file to whichever group it has now."""
+    source, target = file_with_acl(tmp_path / "source"), tmp_path / "target"
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "not the owner")
+
+    os.chown(source, -1, 54321)
+    monkeypatch.setattr(os, "chown", refused)
+    assert give_attributes(source, target) == ["group", attributes.ACL]
+    assert attributes.ACL not in os.listxattr(target)
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_name_that_has_got_another_file_meanwhile_is_no_link_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_bytes(b"both")
+    (source / "b").hardlink_to(source / "a")
+    copy_of = TreeCopy(source, tmp_path / "target", Wishes(jobs=1), nothing, eio_is_damage=False)
+    link_all = copy_of._link_all
+
+    def later(*roots: int) -> None:
+        (source / "new").write_bytes(b"another")
+        (source / "new").rename(source / "b")
+        link_all(*roots)
+
+    monkeypatch.setattr(copy_of, "_link_all", later)
+    report = copy_of.run()
+    assert not report.is_complete
+    assert report.entries[Outcome.CHANGED] == 1
+    assert sorted(os.listdir(tmp_path / "target")) == ["a"]
+    again = TreeCopy(source, tmp_path / "target", Wishes(jobs=1), nothing, eio_is_damage=False).run()
+    assert again.is_complete
+    assert (tmp_path / "target" / "b").read_bytes() == b"another"
