@@ -1,6 +1,7 @@
 """The log of a mount's daemon: ENVFS_HOME/log/MOUNTPOINT-HASH.log, and warnings to syslog too where there is one.
 
-One line for each message, whatever the names of files in it, so that nobody can forge one. Never keys, plaintext or
+One line for each message, whatever the names of files in it, so that nobody can forge one; a traceback follows it,
+indented. Never keys, plaintext or
 passphrases. Everything goes through `logging`; what writes to file descriptor 2 all the same (libfuse, fusermount3, the
 interpreter's last words) lands in the same file. It is rotated at 4 MiB with three predecessors, so that a stream of
 errors cannot fill the disk.
@@ -15,7 +16,7 @@ import os
 import re
 import stat
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,10 +33,17 @@ class _OneLine(logging.Formatter):
     """Escapes what would end the line or steer a terminal: names of files come from users."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
-        text = super().formatMessage(record)
-        return "".join(
-            char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
-        )
+        return _printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
+        """Indented: no line of it, nor of a message with names in it, passes for another message."""
+        return "\n".join(f"  {_printable(line)}" for line in super().formatException(ei).splitlines())
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )
 
 
 def level_of(name: str) -> int:

@@ -84,6 +84,21 @@ def test_nobody_forges_a_line(tmp_path: Path) -> None:
     assert line.endswith(r"WARNING envfs.fs: /a\n2026-01-01 ERROR envfs: all is lost\x1b[31m\udcff")
 
 
+def test_nobody_forges_a_line_by_what_a_traceback_shows(tmp_path: Path) -> None:
+    path = tmp_path / "log/a.log"
+    program = (
+        "import logging, sys\nfrom pathlib import Path\nfrom envfs.service import log\nlog.to_file(Path(sys.argv[1]))\n"
+        "try:\n    raise ValueError('/a\\n2026-01-01 ERROR envfs: all is lost\\x1b[31m was cut')\n"
+        "except ValueError:\n    logging.getLogger('envfs.fs').exception('a header could not be written')\n"
+    )
+    subprocess.run([sys.executable, "-c", program, path], timeout=60, check=True)
+    first, *rest = path.read_text().splitlines()
+    assert first.endswith("ERROR envfs.fs: a header could not be written")
+    assert "Traceback" in rest[0]
+    assert any("all is lost" in line for line in rest)
+    assert all(line.startswith("  ") and line.isprintable() for line in rest)
+
+
 @pytest.mark.parametrize(("level", "expected"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
 def test_levels_choose_what_is_logged(level: str, expected: int, tmp_path: Path) -> None:
     path = tmp_path / "log/a.log"
