@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Send: TypeAlias = Callable[[dict[str, Any]], None]
     Flush: TypeAlias = Callable[[], None]
 
-LOOK_EVERY = 2.0  # seconds between two looks of --follow; each of them is a record itself, which is passed over
+LOOK_EVERY = 2.0  # seconds between two looks of --follow; each of them is a record itself
 _OWN = ("sequence", "tag", "envfs")  # what CloudTrail has no field for
 _LOOKING = "QueryAudit"
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -61,7 +61,8 @@ def export(
     """Hand the records on: to a file, to syslog or to journald.
 
     One JSON object for each, as CloudTrail has it; what CloudTrail has no field for stands in additionalEventData.
-    With --state nothing is left out; what was under way when an export was killed comes twice.
+    With --state nothing is left out but who looked at the trail (QueryAudit) as the user of this export, or it would
+    find itself for ever. What was under way when an export was killed comes twice.
     """
     if sum((output is not None, syslog is not None, journald)) > 1:
         raise click.UsageError("--output, --syslog and --journald: name one of them")
@@ -70,10 +71,11 @@ def export(
     with ExitStack() as stack:
         send, flush = _destination(stack, output, syslog, journald=journald)
         backend = stack.enter_context(open_backend(passphrase_file))
+        arn = str(backend.call("EnvfsKms.WhoAmI", {})["Arn"])
         while True:
             for page, behind in pages(backend, question, marker=marker):
                 for record in page:
-                    if record.get("eventName") != _LOOKING:
+                    if not is_look_of(arn, record):
                         send(record)
                 flush()
                 marker = behind
@@ -82,6 +84,11 @@ def export(
             if not follow:
                 return
             time.sleep(LOOK_EVERY)
+
+
+def is_look_of(arn: str, record: dict[str, Any]) -> bool:
+    """Whether it only says that this principal looked at the trail, as an export does all the time."""
+    return record.get("eventName") == _LOOKING and (record.get("userIdentity") or {}).get("arn") == arn
 
 
 def cloudtrail(record: dict[str, Any]) -> dict[str, Any]:

@@ -186,6 +186,16 @@ def test_an_export_goes_on_where_it_ended(envfs: CommandLine, key: str, tmp_path
     assert envfs(line).code != 0
 
 
+def test_only_who_exports_looks_unseen() -> None:
+    def look(arn: str, event: str = "QueryAudit") -> dict[str, object]:
+        return {"eventName": event, "userIdentity": {"arn": arn}}
+
+    assert audit_export.is_look_of("arn:me", look("arn:me"))
+    assert not audit_export.is_look_of("arn:me", look("arn:somebody-else"))
+    assert not audit_export.is_look_of("arn:me", look("arn:me", "Decrypt"))
+    assert not audit_export.is_look_of("arn:me", {"eventName": "QueryAudit", "userIdentity": None})
+
+
 def test_records_reach_a_syslog_server_over_udp_and_tcp(envfs: CommandLine, key: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
