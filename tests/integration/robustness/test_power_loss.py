@@ -100,7 +100,8 @@ def restarted(disk: Disk, mounted: Callable[..., Mount]) -> Iterator[Callable[[]
 
     yield restart
     for entry in mounts:
-        entry.umount()
+        if entry.is_mounted:
+            entry.umount()
 
 
 def save(path: Path, content: bytes) -> None:
