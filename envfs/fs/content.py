@@ -16,18 +16,16 @@ import contextlib
 import errno
 import logging
 import os
-import stat as stat_module
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from envfs.crypto.scrub import overwrite
 from envfs.errors import IntegrityError
 from envfs.format.block import MAX_GENERATIONS, BlockCodec, generation_of
 from envfs.format.geometry import HEADER_SIZE, OVERHEAD, Geometry
-from envfs.format.header import SLOT_SIZE, Slot
-from envfs.format.place import PLACE_SIZE
+from envfs.format.header import Slot
 from envfs.format.undo import PATH_MAX, TAIL_SIZE, UndoHead
-from envfs.fs.lower import NO_SPACE, write_all, write_through
+from envfs.fs.file_header import FileHeader
+from envfs.fs.lower import NO_SPACE, write_all
 from envfs.fs.protection import Protection, is_for_want_of_room
 from envfs.fs.undo import PIECE, Undo
 
@@ -54,7 +52,7 @@ class Buffers:
         self.plain = bytearray(blocks * geometry.block_size)
 
 
-class Content:
+class Content(FileHeader):
     """See the module. `place` is written together with the first header."""
 
     __slots__ = (
@@ -63,27 +61,12 @@ class Content:
         "codec",
         "cuts",
         "direct_handles",
-        "fd",
         "geometry",
         "handles",
-        "has_older_slot",
-        "header_key",
-        "is_locked",
-        "keyed",
-        "mtime_ns",
         "node",
         "old_fds",
-        "ordered",
-        "place",
-        "position",
-        "protection",
         "readers",
-        "sealed",
-        "size",
-        "slot",
         "undo",
-        "writable",
-        "writes",
     )
 
     def __init__(
@@ -104,33 +87,29 @@ class Content:
         size: int,
         place: bytes,
     ) -> None:
+        super().__init__(
+            fd,
+            slot,
+            position,
+            header_key,
+            place,
+            size,
+            protection=Protection(self, undo.journal) if undo.journal is not None else None,
+            writable=writable,
+            keyed=keyed,
+            ordered=ordered,
+        )
         self.node = node
         self.undo = undo
-        self.ordered = ordered  # whether what is on the disk may lag behind, and must do so in the right order
-        self.fd = fd
         self.old_fds: list[int] = []
-        self.writable = writable
         self.geometry = geometry
         self.buffers = buffers
-        self.slot = slot
-        self.position = position
-        self.header_key = header_key
-        self.keyed = keyed  # False: the file has no header and was opened for reading
         self.readers: dict[int, tuple[Principal, RequestFacts]] = {}  # by uid; who has it open without a key
         self.codec = codec
-        self.size = size
-        self.place = place
-        self.sealed = slot.sealed_blocks
-        self.is_locked = False  # whether its keys were wiped from memory
         self.handles = 0
         self.direct_handles = 0  # of them, those that go past the page cache
         self.cached_by = -1  # the uid of who uses the page cache; -1: nobody, or several
-        self.writes = 0
         self.cuts = 0  # how often it was made shorter
-        # With write-back the time that the kernel knows, and tells us when it changes; None: the lower file's counts.
-        self.mtime_ns: int | None = None
-        self.protection = Protection(self, undo.journal) if undo.journal is not None else None
-        self.has_older_slot = False  # whether the slot that is not in force promises something else
 
     # Reading
 
@@ -292,7 +271,7 @@ class Content:
         except BaseException:
             self.header_key, self.codec, self.sealed = kept
             raise
-        self._order_header()
+        self.order_header()
         self.writes += 1
 
     def reseal(self, first: int, end: int) -> list[int]:
@@ -318,7 +297,7 @@ class Content:
                     self._replace(index, plain, cipher, self.size)
             skip = whole or 1  # a hole, or a damaged block
             index, old = index + skip, old[skip * step :]
-        self._keep_times(before)
+        self.keep_times(before)
         return damaged
 
     def _run_of_blocks(self, first: int, cipher: bytes) -> int:
@@ -428,10 +407,10 @@ class Content:
             log.error("%s has used up its content keys: copy it to get a new DEK", self.node.path())
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         if self.position < 0:
-            self.slot = self._next_slot(self.slot.sequence, self.slot.length_bound, None)
+            self.slot = self.next_slot(self.slot.sequence, self.slot.length_bound, None)
         else:
             self.write_slot(length_bound=self.slot.length_bound, both=True)
-            self._order_header()
+            self.order_header()
         self.codec.advance(generation)
 
     def truncate(self, size: int) -> None:
@@ -449,7 +428,7 @@ class Content:
             return
         if self.slot.length_bound > size:
             self.write_slot(length_bound=size)
-            self._order_header()
+            self.order_header()
         self.writes += 1
         self.cuts += 1
         index, rest = divmod(size, self.geometry.block_size)
@@ -483,8 +462,8 @@ class Content:
         os.ftruncate(self.fd, 0)
         self.writes += 1
         self.cuts += 1
-        first = self._next_slot(self.slot.sequence + 1, 0, (0, 0))
-        self.slot = self._next_slot(self.slot.sequence + 2, 0, (0, 0))
+        first = self.next_slot(self.slot.sequence + 1, 0, (0, 0))
+        self.slot = self.next_slot(self.slot.sequence + 2, 0, (0, 0))
         self.size, self.position = 0, -1
         self._cut()
         with contextlib.suppress(OSError):  # no space: then it is written together with the first block
@@ -495,11 +474,6 @@ class Content:
     def _cut(self) -> None:
         if self.protection is not None:
             self.protection.cut(self.geometry.block_count(self.size))
-
-    def _order_header(self) -> None:
-        """What the header says now must be on the disk before what comes next."""
-        if self.ordered:
-            write_through(self.fd, HEADER_SIZE)
 
     def _grow(self, size: int) -> None:
         block_size = self.geometry.block_size
@@ -516,37 +490,22 @@ class Content:
         if self.slot.hole_end > self.slot.hole_start:
             first, end = min(first, self.slot.hole_start), max(end, self.slot.hole_end)
         if self.position < 0:
-            self.slot = self._next_slot(self.slot.sequence, 0, (first, end))
+            self.slot = self.next_slot(self.slot.sequence, 0, (first, end))
             self.write_first_header()
-            self._order_header()
+            self.order_header()
         elif (first, end) != (self.slot.hole_start, self.slot.hole_end):
             self.write_slot(length_bound=self.slot.length_bound, holes=(first, end))
-            self._order_header()
+            self.order_header()
         self.writes += 1
         os.ftruncate(self.fd, self.geometry.cipher_size(size))
         self._written(self.geometry.block_count(self.size), self.geometry.block_count(size))
         self.size = size
 
-    # The header
-
-    def _header_bytes(self) -> bytes:
-        """The header area of a file that has none: place, slot 0; nothing in slot 1, unless there was one before."""
-        second = bytes(SLOT_SIZE)
-        if self.slot.sequence > 1:
-            before = self._next_slot(self.slot.sequence - 1, self.slot.length_bound, None)
-            second = before.seal(self.header_key)
-        return self.place + self.slot.seal(self.header_key) + second
-
-    def write_first_header(self) -> None:
-        """Put the header before the first block. A file that has none reads as empty. The file's times stay."""
-        before = os.fstat(self.fd)
-        write_all(self.fd, self._header_bytes(), 0)
-        self._keep_times(before)
-        self.position = 0
+    # The header, and the keys
 
     def _write_with_header(self, blocks: memoryview) -> None:
         """Header and first blocks in one system call: a file is never seen with one and not the other."""
-        header = self._header_bytes()
+        header = self.header_bytes()
         written = os.pwritev(self.fd, [header, blocks], 0)
         if written < HEADER_SIZE + len(blocks):
             try:
@@ -556,120 +515,6 @@ class Content:
                 self.undo.clear()
                 raise
         self.position = 0
-
-    def _next_slot(self, sequence: int, length_bound: int, holes: tuple[int, int] | None) -> Slot:
-        start, end = holes or (self.slot.hole_start, self.slot.hole_end)
-        return self.slot.changed(
-            sequence=sequence,
-            length_bound=length_bound,
-            sealed_blocks=self.sealed,
-            hole_start=start,
-            hole_end=end,
-        )
-
-    def write_slot(self, *, length_bound: int, holes: tuple[int, int] | None = None, both: bool = False) -> None:
-        """Write a header to the slot that is not in force; from then on it is. The file's times stay.
-
-        `both`: then to the other one, too, so that no older header can be put in force by damaging the newer.
-        """
-        before = os.fstat(self.fd)
-        for _ in range(2 if both else 1):
-            slot = self._next_slot(self.slot.sequence + 1, length_bound, holes)
-            position = 1 - self.position
-            write_all(self.fd, slot.seal(self.header_key), PLACE_SIZE + SLOT_SIZE * position)
-            self.slot, self.position = slot, position
-        self.has_older_slot = not both
-        self._keep_times(before)
-
-    def renew_slots(self, fd: int, **changes: object) -> None:
-        """Both slots anew, in one write through a descriptor that may write: members of the header other than those
-        that follow from the blocks, a new blob of the DEK for instance. Nothing has changed if it raises.
-        """
-        before = os.fstat(fd)
-        kept, key = self.slot, self.header_key
-        self.slot = replace(kept, **changes)  # type: ignore[arg-type]
-        if self.position < 0:
-            return  # there is none on the disk; the first one will say so
-        try:
-            first = self._next_slot(kept.sequence + 1, kept.length_bound, None)
-            second = self._next_slot(kept.sequence + 2, kept.length_bound, None)
-            pair = [second.seal(key), first.seal(key)]
-            # A kill cannot tear a page; and of two sectors, the second has all of slot 1, so that one is always whole.
-            write_all(fd, b"".join(pair if self.position == 0 else reversed(pair)), PLACE_SIZE)
-        except BaseException:
-            self.slot = kept
-            raise
-        self.slot, self.has_older_slot = second, False
-        self._keep_times(before, fd)
-
-    def _keep_times(self, before: os.stat_result, fd: int | None = None) -> None:
-        mtime_ns = before.st_mtime_ns if self.mtime_ns is None else self.mtime_ns
-        with contextlib.suppress(PermissionError):  # an ordinary user who writes somebody else's file
-            os.utime(self.fd if fd is None else fd, ns=(before.st_atime_ns, mtime_ns))
-
-    def hold_mtime(self) -> None:
-        """From now on the kernel alone decides: a write that reaches us says nothing of when it was made."""
-        if self.mtime_ns is None:
-            self.mtime_ns = os.fstat(self.fd).st_mtime_ns
-
-    def prepare_sync(self) -> None:
-        """Before a sync: let both slots be on disk. Then one is left when the disk tears a later write of them."""
-        if self.protection is not None:
-            self.protection.is_on_disk()  # from now on: what is written over while the sync runs may be torn by it
-        if not (self.writable and self.keyed) or self.is_locked:
-            return
-        if self.position < 0:
-            self.write_first_header()
-        if self.slot.sequence == 1:
-            self.write_slot(length_bound=self.slot.length_bound)
-
-    def write_place(self, place: bytes) -> None:
-        """Record a new place (before a rename or link)."""
-        self.place = place
-        if self.position < 0:
-            self.write_first_header()
-            return
-        before = os.fstat(self.fd)
-        write_all(self.fd, place, 0)
-        self._keep_times(before)
-
-    def record_length(self, synced: int | None = None) -> None:
-        """Raise the length bound to the size and record the sealed blocks; only after the content was written.
-
-        `synced`: the size when a sync began, which says nothing of what came after; 0 if the file was cut since.
-        """
-        if not self.writable or self.is_locked:  # locked: done before
-            return
-        if self.protection is not None:
-            self.protection.is_on_disk()
-        if self.position < 0:
-            self.write_first_header()
-            return
-        bound = self.size if synced is None else max(self.slot.length_bound, min(synced, self.size))
-        if self.has_older_slot or self.slot.length_bound != bound or self.slot.sealed_blocks != self.sealed:
-            self.write_slot(length_bound=bound, both=True)
-        else:
-            self.put_time_back()
-
-    def put_time_back(self) -> None:
-        """With write-back: our writes have changed the lower file's time, and nobody else is to know."""
-        if self.writes and self.mtime_ns is not None:
-            self._keep_times(os.fstat(self.fd))
-
-    def promises_too_little(self) -> bool:
-        """Whether `record_length` would raise the bound, and not only record what was sealed."""
-        return self.position >= 0 and self.slot.length_bound < self.size
-
-    def record_length_by(self, fd: int) -> None:
-        """`record_length` of a content that was closed, through a descriptor that stays the caller's."""
-        self.fd, self.mtime_ns = fd, None
-        mode = stat_module.S_IMODE(os.fstat(fd).st_mode)
-        try:
-            self.record_length()
-            if mode & 0o6000:  # which a write by anybody but root takes away
-                os.fchmod(fd, mode)
-        finally:
-            self.fd = -1
 
     def take_key(self, fresh: Content) -> None:
         """The keys of a content that was made for the same file, now that somebody writes it."""
