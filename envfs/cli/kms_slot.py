@@ -95,8 +95,11 @@ def remove(slot_id: str, passphrase_file: Path | None, *, yes: bool) -> None:
         erase_removed(session.engine)
     if row.kind == KEY_FILE:
         path = key_file_path(home, row.parameters)
+        # A key file that was lost and made anew has the place of the old one: that one must not be destroyed.
+        kept = any(one.kind == KEY_FILE and key_file_path(home, one.parameters) == path for one in left)
+        gone = f"The key file that was {path} before" if kept else str(path)
         click.echo(
-            f"{path} opens this KMS no more, but backups and older copies of it: destroy it where it is not needed."
+            f"{gone} opens this KMS no more, but backups and older copies of it: destroy it where it is not needed."
         )
 
 
