@@ -94,7 +94,6 @@ class Content(FileHeader):
             header_key,
             place,
             size,
-            protection=Protection(self, undo.journal) if undo.journal is not None else None,
             writable=writable,
             keyed=keyed,
             ordered=ordered,
@@ -110,6 +109,8 @@ class Content(FileHeader):
         self.direct_handles = 0  # of them, those that go past the page cache
         self.cached_by = -1  # the uid of who uses the page cache; -1: nobody, or several
         self.cuts = 0  # how often it was made shorter
+        if undo.journal is not None:
+            self.protection = Protection(self, undo.journal)
 
     # Reading
 

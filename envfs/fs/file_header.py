@@ -53,7 +53,6 @@ class FileHeader:
         place: bytes,
         size: int,
         *,
-        protection: Protection | None,
         writable: bool,
         keyed: bool,
         ordered: bool,
@@ -64,7 +63,7 @@ class FileHeader:
         self.header_key = header_key
         self.place = place
         self.size = size
-        self.protection = protection
+        self.protection: Protection | None = None  # of what is written over, on a disk
         self.writable = writable
         self.keyed = keyed  # False: the file has no header and was opened for reading
         self.ordered = ordered  # whether what is on the disk may lag behind, and must do so in the right order
