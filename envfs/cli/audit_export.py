@@ -124,7 +124,13 @@ def _to_file(file: IO[str]) -> Send:
 def _to_syslog(stack: ExitStack, address: str) -> Send:
     from envfs.service.syslog import NOTICE, WARNING, Syslog  # noqa: PLC0415  (only this way needs it)
 
-    server = stack.enter_context(Syslog(address, "envfs-audit"))
+    try:
+        server = stack.enter_context(Syslog(address, "envfs-audit"))
+    except OSError as error:
+        raise ConfigError(
+            f"nobody takes records at {address}: {error.strerror or error}",
+            hint="start the syslog server there, or name another: local, udp:HOST:514 or tcp:HOST:514",
+        ) from error
 
     def send(record: dict[str, Any]) -> None:
         shown = cloudtrail(record)
@@ -147,7 +153,12 @@ def _shorter_and_shorter(shown: dict[str, Any]) -> Iterable[str]:
 def _to_journal(stack: ExitStack) -> Send:
     from envfs.service.journal import Journal  # noqa: PLC0415  (only this way needs it)
 
-    journal = stack.enter_context(Journal())
+    try:
+        journal = stack.enter_context(Journal())
+    except OSError as error:
+        raise ConfigError(
+            f"systemd's journal does not answer: {error.strerror or error}", hint="use --syslog or -o FILE"
+        ) from error
 
     def send(record: dict[str, Any]) -> None:
         fields = {

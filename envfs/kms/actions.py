@@ -11,7 +11,7 @@ KEYLESS_ACTIONS: Final = frozenset({"CreateKey", "ListKeys", "ListAliases", "Gen
 
 READ_ONLY: Final = frozenset({
     "CheckpointAudit", "GetGroupPolicy", "GetUserPolicy", "IdentifyCaller", "ListAccessKeys", "ListGroupPolicies",
-    "ListUserPolicies", "QueryAudit", "VerifyAudit", "VerifyStore",
+    "ListRootSlots", "ListUserPolicies", "QueryAudit", "VerifyAudit", "VerifyStore",
     "Decapsulate", "Decrypt", "DeriveSharedSecret", "DescribeCustomKeyStores", "DescribeKey", "Encapsulate",
     "Encrypt", "GenerateDataKey",
     "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext", "GenerateDataKeyWithoutPlaintext",

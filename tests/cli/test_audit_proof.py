@@ -186,6 +186,24 @@ def test_an_export_goes_on_where_it_ended(envfs: CommandLine, key: str, tmp_path
     assert envfs(line).code != 0
 
 
+def test_where_nobody_takes_records_is_said_with_a_next_step(
+    envfs: CommandLine, key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(syslog, "LOCAL", str(tmp_path / "nobody"))
+    monkeypatch.setattr(journal.Journal.__init__, "__defaults__", (str(tmp_path / "nobody"),))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        for where in ("--syslog local", f"--syslog tcp:127.0.0.1:{closed.getsockname()[1]}", "--journald"):
+            answer = envfs(f"audit export {where}")
+            assert answer.code == 3
+            assert "next: " in answer.err
+
+
+def test_looking_at_the_slots_is_no_change(envfs: CommandLine, key: str) -> None:
+    envfs("kms slot list")
+    assert "ListRootSlots" not in envfs("audit report").out
+
+
 def test_only_who_exports_looks_unseen() -> None:
     def look(arn: str, event: str = "QueryAudit") -> dict[str, object]:
         return {"eventName": event, "userIdentity": {"arn": arn}}
@@ -283,7 +301,7 @@ def test_records_reach_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_without_a_journal_it_is_said(envfs: CommandLine, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal.Journal.__init__, "__defaults__", ("/nonexistent/socket",))
     answer = envfs("audit export --journald")
-    assert (answer.code, answer.out) == (8, "")
+    assert (answer.code, answer.out) == (3, "")
 
 
 def test_one_destination_at_a_time(envfs: CommandLine, key: str) -> None:
