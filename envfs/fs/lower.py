@@ -20,6 +20,8 @@ from envfs.format.names import TEMPORARY_PREFIX
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
+#: What opening a symlink, a socket or a device without a driver says: it is not the file.
+SOMETHING_ELSE = frozenset((errno.ELOOP, errno.ENXIO, errno.ENODEV))
 #: What says that there is no space for more: of the filesystem, or of the quota of whoever owns the file.
 NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 

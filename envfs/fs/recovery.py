@@ -8,7 +8,6 @@ as it is; so an older journal that somebody puts there changes nothing that is w
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import stat as stat_module
@@ -30,8 +29,6 @@ from envfs.fs.torn import is_torn
 log = logging.getLogger("envfs.fs")
 
 _FIRST: Final = 0
-# What opening a symlink, a socket or a device without a driver says: it is not the file.
-_SOMETHING_ELSE: Final = frozenset((errno.ELOOP, errno.ENXIO, errno.ENODEV))
 
 
 @dataclass(slots=True)
@@ -179,7 +176,7 @@ def _open(root_fd: int, path: bytes, file_id: bytes, stack: contextlib.ExitStack
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return -1
     except OSError as error:
-        if error.errno in _SOMETHING_ELSE:
+        if error.errno in lower.SOMETHING_ELSE:
             return -1
         if write:
             raise

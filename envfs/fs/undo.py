@@ -145,8 +145,12 @@ def recover(root_fd: int, key: Mac) -> None:
             _put_back(root_fd, *found)
     except EnvfsError:
         log.info("the undo record is empty or was never completed: nothing to put back")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         log.info("the file of the undo record is gone: nothing to put back")
+    except OSError as error:
+        if error.errno not in lower.SOMETHING_ELSE:
+            raise
+        log.info("something else stands where the file of the undo record did: nothing to put back")
     kept = open_kept(root_fd, UNDO_FILE)
     if kept < 0:
         lower.unlink_if_there(root_fd, UNDO_FILE)

@@ -246,6 +246,28 @@ def test_a_copy_in_the_place_of_the_file_is_left_alone(lab: Lab) -> None:
     assert lower.read_bytes() == restored
 
 
+@pytest.mark.parametrize(
+    "make",
+    [lambda path: path.symlink_to("target"), lambda path: path.mkdir(), os.mkfifo, None],
+    ids=["symlink", "directory", "FIFO", "nothing"],
+)
+def test_something_else_in_the_place_of_the_file_keeps_no_volume_from_being_mounted(
+    lab: Lab, make: Callable[[Path], None] | None
+) -> None:
+    """Renamed over it, say, before the daemon was killed."""
+    session = lab.mount()
+    session.write(b"f", b"o" * 3 * B)
+    session.write(b"other", b"untouched")
+    lower = session.lower(b"f")
+    lab.unmount()
+    die_in(lab, OPERATIONS["overwrite several blocks"], 1)
+    lower.unlink()
+    if make is not None:
+        make(lower)
+    assert lab.mount().read(b"other") == b"untouched"
+    assert is_empty(record(lab))
+
+
 def test_a_cut_that_came_after_the_record_is_not_undone(lab: Lab) -> None:
     session = lab.mount()
     session.write(b"f", b"o" * (4 * B))
