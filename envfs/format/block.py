@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from envfs.crypto.aead import NONCE_SIZE, Buffer, Suite, new_cipher
 from envfs.crypto.kdf import Label, derive
 from envfs.crypto.scrub import overwrite
-from envfs.errors import FormatError, IntegrityError
+from envfs.errors import FormatError, IntegrityError, KeyUnavailable
 from envfs.format.fields import check_id, check_range
 from envfs.format.geometry import OVERHEAD, Geometry
 
@@ -36,6 +36,10 @@ Decrypt: TypeAlias = Callable[[Buffer, Buffer, Buffer, Buffer], int]
 def generation_of(sealed_blocks: int) -> int:
     """Which content key seals the next block of a file, when so many were sealed."""
     return sealed_blocks >> GENERATION_LOG2
+
+
+def _refuse_without_key(*_: Buffer | None) -> int:
+    raise KeyUnavailable("the keys of the file were wiped from memory")
 
 
 class ContentKeys(NamedTuple):
@@ -92,23 +96,23 @@ class BlockCodec:
         self._cipher_block = geometry.cipher_block
         self._random = random
 
+    def _use(self, generation: int) -> None:
+        check_range(generation, 0, MAX_GENERATIONS - 1, "generation of the content key")
+        cipher = new_cipher(self._suite, self._key(generation))
+        self._encrypt_into: Callable[..., int] = cipher.encrypt_into
+        self._decrypt_into: Callable[..., int] = cipher.decrypt_into
+        self._older: list[Decrypt] = []  # made when the first block is met that the newest key does not open
+        self.generation = generation
+
     def forget(self) -> None:
-        """Overwrites the keys; the codec must not be used any more."""
+        """Overwrites the keys: KeyUnavailable for whoever uses the codec."""
         overwrite(self._first_key)
         overwrite(self._later)
         if self._previous is not None:
             for key in (self._previous.first, self._previous.later):
                 overwrite(key)
-        del self._encrypt_into, self._decrypt_into
+        self._encrypt_into = self._decrypt_into = _refuse_without_key
         self._older.clear()
-
-    def _use(self, generation: int) -> None:
-        check_range(generation, 0, MAX_GENERATIONS - 1, "generation of the content key")
-        cipher = new_cipher(self._suite, self._key(generation))
-        self._encrypt_into = cipher.encrypt_into
-        self._decrypt_into = cipher.decrypt_into
-        self._older: list[Decrypt] = []  # made when the first block is met that the newest key does not open
-        self.generation = generation
 
     def _key(self, generation: int) -> bytes:
         return self._derive(self._first_key, self._later, generation)

@@ -182,6 +182,7 @@ class Content(FileHeader):
         """
         if not data:
             return 0
+        self.require_keys()
         end = offset + len(data)
         if end > self.geometry.max_plain_size:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
@@ -416,6 +417,7 @@ class Content(FileHeader):
 
     def truncate(self, size: int) -> None:
         """Set the plain size. Shrinking lowers the length bound first; growing makes a hole."""
+        self.require_keys()
         if size > self.geometry.max_plain_size:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         if size < self.size:
@@ -520,11 +522,13 @@ class Content(FileHeader):
     def take_key(self, fresh: Content) -> None:
         """The keys of a content that was made for the same file, now that somebody writes it."""
         self.slot, self.header_key, self.codec, self.place = fresh.slot, fresh.header_key, fresh.codec, fresh.place
-        self.keyed = True
+        self.keyed, self.is_locked = True, False
         self.readers.clear()
 
     def forget_keys(self) -> None:
-        """Overwrites them, after all that they are needed for was done. `take_back_keys` before anything else."""
+        """Overwrites them, after all that they are needed for was done. Until `take_back_keys`, what needs one raises
+        KeyUnavailable.
+        """
         if self.header_key:
             overwrite(self.header_key)
         self.header_key = b""
@@ -552,6 +556,7 @@ class Content(FileHeader):
 
     def forget_header_key(self) -> None:
         """From now on no header can be written."""
+        overwrite(self.header_key)
         self.header_key = b""
 
 

@@ -12,6 +12,7 @@ import stat as stat_module
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from envfs.errors import KeyUnavailable
 from envfs.format.geometry import HEADER_SIZE
 from envfs.format.header import SLOT_SIZE, Slot
 from envfs.format.place import PLACE_SIZE
@@ -74,10 +75,16 @@ class FileHeader:
         # With write-back the time that the kernel knows, and tells us when it changes; None: the lower file's counts.
         self.mtime_ns: int | None = None
 
+    def require_keys(self) -> None:
+        """KeyUnavailable while they are wiped: a header that is sealed without its key would be the end of the file."""
+        if self.is_locked:
+            raise KeyUnavailable("the keys of the file were wiped by a lock", hint="open it again")
+
     # What it says
 
     def header_bytes(self) -> bytes:
         """The header area of a file that has none: place, slot 0; nothing in slot 1, unless there was one before."""
+        self.require_keys()
         second = bytes(SLOT_SIZE)
         if self.slot.sequence > 1:
             before = self.next_slot(self.slot.sequence - 1, self.slot.length_bound, None)
@@ -111,6 +118,7 @@ class FileHeader:
 
         `both`: then to the other one, too, so that no older header can be put in force by damaging the newer.
         """
+        self.require_keys()
         before = os.fstat(self.fd)
         for _ in range(2 if both else 1):
             slot = self.next_slot(self.slot.sequence + 1, length_bound, holes)
@@ -124,6 +132,7 @@ class FileHeader:
         """Both slots anew, in one write through a descriptor that may write: members of the header other than those
         that follow from the blocks, a new blob of the DEK for instance. Nothing has changed if it raises.
         """
+        self.require_keys()
         before = os.fstat(fd)
         kept, key = self.slot, self.header_key
         self.slot = replace(kept, **changes)  # type: ignore[arg-type]

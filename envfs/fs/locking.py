@@ -99,12 +99,13 @@ class Lock:
         if cache is None:
             self._enter(Phase.DRAINING)
             return
-        nodes = list(self._state.nodes.by_id.values())
-        names = [(node.parent.node_id, node.name) for node in nodes if node.parent is not None and node.located]
-        ids = [node.node_id for node in nodes]
         # Opened before anything is refused, and closed again at once: it would be in the way of an unmount.
         root = await trio.to_thread.run_sync(cache.open_root)
         self._enter(Phase.DRAINING)
+        # Only now, when nothing new gets into the kernel.
+        nodes = list(self._state.nodes.by_id.values())
+        names = [(node.parent.node_id, node.name) for node in nodes if node.parent is not None and node.located]
+        ids = [node.node_id for node in nodes]
 
         def work() -> None:
             try:
@@ -151,6 +152,7 @@ class Lock:
                 content.forget_keys()
             for buffer in (content.buffers.plain, content.buffers.cipher):
                 buffer[:] = bytes(len(buffer))
+        self._state.promises.forget_keys()
         self._state.keys.forget()
 
     async def _restore_contents(self) -> None:
@@ -161,6 +163,7 @@ class Lock:
                 await trio.lowlevel.checkpoint()
             if handle.content.is_locked and handle.content.fd >= 0:
                 await self._restore(handle, foreign)
+        self._revocation.guard_lost()
 
     async def _restore(self, handle: Handle, foreign: ForeignWait) -> None:
         """Where the CMK lies in a foreign KMS, this waits for it, for a bounded time."""

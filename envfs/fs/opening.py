@@ -114,7 +114,10 @@ class Opener:
         if content.keyed:
             if not node.placed:
                 self.check_place(node, content.place, content.slot.file_id)
-            self._unwrap(principal, content.slot, facts).wipe()
+            dek = self._unwrap(principal, content.slot, facts)
+            if content.is_locked:  # nobody of those who have it open may have its keys again
+                self.take_back(content, dek)
+            dek.wipe()
         elif write:
             fresh = self._key_for(node, content, principal, facts)
         else:
@@ -350,8 +353,11 @@ class Opener:
         if not content.keyed:
             content.is_locked = False  # there was nothing but a placeholder
             return
-        file_key = self._file_key(self._unwrap(principal, content.slot, facts))
-        with file_key:
+        self.take_back(content, self._unwrap(principal, content.slot, facts))
+
+    def take_back(self, content: Content, dek: Secret) -> None:
+        """The keys of a content that were wiped from memory, out of its DEK, which is wiped."""
+        with self._file_key(dek) as file_key:
             codec = self._codec(file_key, content.slot)
             if codec.generation != generation_of(content.sealed):  # the header could not be written before
                 codec.advance(generation_of(content.sealed))

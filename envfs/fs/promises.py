@@ -75,6 +75,13 @@ class Promises:
             self._waiting.pop(node).forget_header_key()
             self._nodes.forget(node.node_id, 1)
 
+    def forget_keys(self) -> None:
+        """No header key stays in memory: what waits still keeps the bound that it has."""
+        waiting, self._waiting = self._waiting, {}
+        for node, content in waiting.items():
+            content.forget_header_key()
+            self._nodes.forget(node.node_id, 1)
+
     async def keep_for_ever(self) -> None:
         """Raises bounds from time to time, until it is cancelled."""
         while True:

@@ -16,16 +16,19 @@ import errno
 import logging
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from envfs.errors import AccessDenied, EnvfsError, IntegrityError
 from envfs.errors import Internal as KmsInternal
+from envfs.foreign.waiting import ForeignWait
 from envfs.format.context import decode_labels
 from envfs.format.header import dek_context, volume_context
 from envfs.fs.errno_table import errno_of
 from envfs.fs.handles import Guard, Handle, Opened
+from envfs.kms.foreign.exchange import Pending
 from envfs.kms.model import Principal, RequestFacts
 from envfs.kms.operations.standing import Use
 
@@ -50,6 +53,8 @@ _WORTH_A_THREAD: Final = 128
 _BAR_AT_ONCE: Final = 32
 # Seconds: what others read beside a lost handle stays in the page cache for about so long.
 _SWEEP_PAUSE: Final = 0.002
+# Seconds until a foreign KMS is asked again that has not answered.
+_RESTORE_PAUSE: Final = 1.0
 # Seconds after which a drain goes on without waiting: a lower filesystem that hangs must not keep the rest.
 _DRAIN_TIMEOUT: Final = 30.0
 
@@ -83,6 +88,8 @@ class Revocation:
         self._to_bar: dict[Node, None] = {}
         self._bar_later: list[Node] = []  # after everything that is urgent
         self._bar_wake = trio.Event()
+        self._to_restore: dict[Handle, None] = {}  # whose keys a foreign KMS has to be asked for
+        self._restore_wake = trio.Event()
 
     # Handles come and go
 
@@ -173,6 +180,7 @@ class Revocation:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sweep_for_ever)
             nursery.start_soon(self._bar_for_ever)
+            nursery.start_soon(self._restore_for_ever)
             while True:
                 if not self._handles:
                     await self._wake.wait()
@@ -269,6 +277,8 @@ class Revocation:
 
     def _set_lost(self, handle: Handle, use: Use | None, error: EnvfsError | None) -> bool:
         before = handle.lost
+        if error is None and before and handle.content.is_locked and not self._takes_back(handle):
+            return False  # allowed, and yet there is no key to read it with
         handle.lost = 0 if error is None else (errno_of(error) or errno.EACCES)
         if bool(before) == bool(handle.lost):
             return False
@@ -276,8 +286,6 @@ class Revocation:
         if error is None:
             log.debug("%s is allowed again to whom it was taken from", node.path())
             handle.draining = False
-            if handle.content.is_locked:
-                self.restore(handle)
             if handle.guard is not None and not handle.guard.settle():
                 self._guards.discard(handle.guard)
             return True
@@ -323,16 +331,74 @@ class Revocation:
         """At the next look."""
         self._failed = True
 
+    # After a lock
+
     def restore(self, handle: Handle) -> None:
-        """The keys of the handle's content, which were wiped, if its opener may still have them; else it is lost."""
-        opened = handle.opened
-        if opened is None:
+        """The keys of the handle's content, which were wiped, if its opener may still have them; else it is lost.
+
+        `guard_lost` has to follow. Raises Pending.
+        """
+        if handle.opened is None:
             return
+        use = None
         try:
-            use = self._use(handle, opened)
+            use = self._use(handle, handle.opened)
             self._state.opener.restore(handle.content, use.principal, use.facts)
-        except (AccessDenied, EnvfsError) as error:
-            self._set_lost(handle, None, error)
+        except EnvfsError as error:
+            self._set_lost(handle, use, error)
+            handle.draining = False  # the lock has written everything
+
+    def guard_lost(self) -> None:
+        """Whatever `restore` has found lost is refused from now on."""
+        lost = {handle.node for handle in self._handles.values() if handle.lost and handle.guard is None}
+        for node in self._guard(lost) if lost else ():
+            self._bar(node)
+
+    def _takes_back(self, handle: Handle) -> bool:
+        """Whether there is a key for the handle again. What has to be asked of a foreign KMS is, and comes later."""
+        try:
+            self._take_back(handle)
+        except Pending:
+            self._to_restore[handle] = None
+            if not self._restore_wake.is_set():
+                self._restore_wake.set()
+            return False
+        except EnvfsError as error:
+            log.debug("no key for %s yet: %s", handle.node.path(), error)
+            return False
+        return True
+
+    def _take_back(self, handle: Handle) -> None:
+        content, opened = handle.content, handle.opened
+        if opened is None or content.fd < 0 or not content.is_locked:
+            return
+        use = self._use(handle, opened)
+        self._state.opener.restore(content, use.principal, use.facts)
+
+    async def _restore_for_ever(self) -> None:
+        """Asks foreign KMSs for the keys of handles that have none since a lock, until they have them."""
+        foreign = ForeignWait()
+        while True:
+            if not self._to_restore:
+                self._restore_wake = trio.Event()
+                await self._restore_wake.wait()
+            handle = next(iter(self._to_restore))
+            del self._to_restore[handle]
+            if self.is_paused:
+                continue  # another unlock looks at everything
+            again = partial(self._take_back, handle)
+            try:
+                again()
+            except Pending as pending:
+                uid = -1 if handle.opened is None else handle.opened.uid
+                try:
+                    await foreign.complete(self._engine, uid, again, pending)
+                except EnvfsError as error:
+                    log.info("no key for %s yet: %s", handle.node.path(), error)
+                    await trio.sleep(_RESTORE_PAUSE)
+            except EnvfsError as error:
+                log.info("no key for %s: %s", handle.node.path(), error)
+            self.look_at_everything()
 
     # Taking away
 

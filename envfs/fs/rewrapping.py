@@ -116,6 +116,8 @@ class Rewrapping:
         if self._is_current(slot, target) and self._are_current(area, target):
             return Outcome.CURRENT
         dek, blob = self._ask(entry, slot, target)
+        if content.is_locked:
+            self._state.opener.take_back(content, dek)
         dek.wipe()
         _changed(slot, blob, target)  # whether it fits
         with _kept_mode(fd):

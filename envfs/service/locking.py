@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from envfs.errors import EnvfsError
+from envfs.errors import ConfigError, EnvfsError
 from envfs.fs.locking import Phase
 from envfs.service.volume import open_volume
 
@@ -50,13 +50,22 @@ class MountLock:
         def open_again() -> VolumeKeys:
             self._engine.unlock(root_key)
             try:
-                return open_volume(self._lower, self._engine).keys
+                return self._opened_volume()
             except BaseException:
                 self._engine.lock()
                 raise
 
         with trio.CancelScope(shield=True):
             await self._filesystem.lock.unlock(open_again)
+
+    def _opened_volume(self) -> VolumeKeys:
+        opened = open_volume(self._lower, self._engine)
+        if opened.file.volume_id != self._filesystem.state.volume.volume_id:
+            raise ConfigError(
+                f"another volume stands at {self._lower} now than the one that is mounted",
+                hint="put the mounted one back there, or unmount",
+            )
+        return opened.keys
 
     async def lock_quietly(self) -> None:
         """On a signal, where nobody hears of a failure."""

@@ -125,6 +125,38 @@ def test_who_lost_access_meanwhile_does_not_get_it_back(world: World, agent: Mak
     eventually(lambda: bob.pread(his), errno.EACCES)
 
 
+def test_who_lost_a_file_while_locked_keeps_it_from_nobody(world: World, agent: MakeAgent) -> None:
+    """His handle is all that is open: the file's keys are made anew for the next who may open it."""
+    path, other = world.shared / "file", world.shared / "other"
+    alice, bob = agent(world.alice), agent(world.bob)
+    for one in (path, other):
+        alice.write_file(one, PAGES)
+    third = world.shared / "third"
+    alice.write_file(third, PAGES)
+    his = [bob.open(one, os.O_RDWR) for one in (path, other, third)]
+    open_beside = alice.open(third)  # behind his: when his is looked at, the keys are not there yet
+    world.envfs("lock", world.mount.path)
+    world.allow_users(world.alice)
+    world.envfs("unlock", world.mount.path)
+    assert alice.pread(open_beside) == b"000."
+    for one in his:
+        assert outcome(partial(bob.pread, one)) == errno.EACCES
+    assert alice.read_file(path) == PAGES
+    world.envfs("rewrap", other)
+    hers = alice.open(path, os.O_RDWR)
+    assert alice.pwrite(hers, b"later", PAGE) == 5
+    alice.write_file(other, b"short")
+    for one in his:
+        eventually(partial(bob.pread, one), errno.EACCES)
+    alice.close(hers)
+    alice.end()
+    bob.end()
+    world.mount.remount()
+    reader = agent(world.alice)
+    assert reader.read_file(path) == PAGES[:PAGE] + b"later" + PAGES[PAGE + 5 :]
+    assert reader.read_file(other) == b"short"
+
+
 def test_only_root_and_its_owner_lock_and_unlock_a_mount(world: World, kms_home: Path) -> None:
     for command in ("lock", "unlock"):
         done = world.envfs(command, world.mount.path, user=world.bob, check=False)
