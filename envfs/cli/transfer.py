@@ -51,8 +51,8 @@ def import_tree(
     and compared before it gets its name. After an interruption, the same command does the rest. The exit code is 8 if
     something could not be copied, and 5 if something was not the same when it was read back.
     """
-    places.check_import(source, target)
-    wishes = Wishes(jobs=jobs, dry_run=dry_run, replace=replace, compare=compare)
+    device = places.check_import(source, target)
+    wishes = Wishes(jobs=jobs, dry_run=dry_run, replace=replace, compare=compare, device=device)
     return _copy(source, target, wishes, eio_is_damage=False, as_json=as_json)
 
 

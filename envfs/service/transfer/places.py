@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from envfs.service.mountinfo import MountEntry
 
 
-def check_import(source: Path, target: Path) -> None:
-    """ConfigError, MountError, OSError."""
+def check_import(source: Path, target: Path) -> int:
+    """The device (st_dev) of the mount that DST lies in. ConfigError, MountError, OSError."""
     _check_directory(source)
     _refuse_lower(source)
-    entry = _mount_of(_existing(target))
+    with client.open_path(Path(os.path.realpath(_existing(target)))) as opened:
+        entry, device = opened.envfs_mount, os.fstat(opened.descriptor).st_dev
     if entry is None:
         _refuse_lower(_existing(target))
         raise MountError(
@@ -27,10 +28,11 @@ def check_import(source: Path, target: Path) -> None:
             hint="mount the volume first (envfs mount LOWER MOUNTPOINT) and name a directory in MOUNTPOINT",
         )
     _check_apart(source, target, entry)
+    return device
 
 
 def check_export(source: Path, target: Path) -> None:
-    """The same."""
+    """ConfigError, MountError, OSError."""
     _check_directory(source)
     entry = _mount_of(source)
     if entry is None:

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """`replace`: SRC wins where DST has something else; `compare`: read also what seems to be there already."""
+    """`replace`: SRC wins where DST has something else; `compare`: read also what seems to be there already. `device`:
+    where all of DST has to be (st_dev); None if it does not matter.
+    """
 
     jobs: int = 2
     dry_run: bool = False
     replace: bool = False
     compare: bool = False
+    device: int | None = None
 
 
 class Outcome(enum.StrEnum):

@@ -100,6 +100,13 @@ class TreeCopy:
             self._is_new = True
         target = os.open(self._target, lower.OPEN_DIRECTORY)
         stack.callback(os.close, target)
+        if not self._is_in_place(target):  # unmounted since that was looked at, or another directory has the name
+            if self._is_new:
+                os.rmdir(self._target)
+            raise MountError(
+                f"{self._target} does not lie in the mount any more: nothing was copied",
+                hint="mount the volume again, and type the same command again",
+            )
         try:
             fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -109,6 +116,10 @@ class TreeCopy:
         if self._is_new:
             os.fchmod(target, 0o700)
         return target
+
+    def _is_in_place(self, target: int) -> bool:
+        """Whether what is copied into this directory of DST is encrypted, if it has to be."""
+        return self._wishes.device is None or os.fstat(target).st_dev == self._wishes.device
 
     # Directories, and what stands in them
 
@@ -184,6 +195,9 @@ class TreeCopy:
             elif not stat_module.S_ISDIR(found.st_mode):
                 raise FileExistsError(errno.EEXIST, "something else than a directory is there in DST")
             target = os.open(parts[-1], lower.OPEN_DIRECTORY, dir_fd=parent)
+            if not self._is_in_place(target):
+                os.close(target)
+                raise OSError(errno.EXDEV, "another filesystem is mounted there, which would not encrypt")
             if found is None:
                 os.fchmod(target, 0o700)  # whatever default ACL or umask there is
         finally:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envfs.service.errors import MountError
 from envfs.service.transfer import attributes, entries
 from envfs.service.transfer.content import CHUNK, SourceChanged, _not_zero, copy, digest_of
 from envfs.service.transfer.report import Outcome, Wishes
@@ -232,3 +233,18 @@ def test_a_name_that_has_got_another_file_meanwhile_is_no_link_of_the_first(
     again = TreeCopy(source, tmp_path / "target", Wishes(jobs=1), nothing, eio_is_damage=False).run()
     assert again.is_complete
     assert (tmp_path / "target" / "b").read_bytes() == b"another"
+
+
+def test_nothing_is_copied_where_it_would_not_be_encrypted(tmp_path: Path) -> None:
+    """The mount has gone between the look at it and the copy (-o idle); the mountpoint is still there."""
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "f").write_bytes(b"secret")
+    for target in (tmp_path / "new", source.parent / "old"):
+        if target.name == "old":
+            (target / "sub").mkdir(parents=True)
+        wishes = Wishes(jobs=1, device=os.stat("/dev").st_dev)
+        with pytest.raises(MountError, match="any more"):
+            TreeCopy(source, target, wishes, nothing, eio_is_damage=False).run()
+    assert not (tmp_path / "new").exists()
+    assert os.listdir(tmp_path / "old" / "sub") == []
