@@ -116,7 +116,16 @@ def restore(
     if restored.aside is not None:
         click.echo(f"The audit trail that was there is in {restored.aside} now.", err=True)
     if restored.needs_key_file:
-        click.echo(f"Its key file is not there: put it into {home}, or it asks for a passphrase.", err=True)
+        click.echo(
+            f"Its key file is not there: put it into {home}, or open it by the {restored.opened_by} that opened the backup.",
+            err=True,
+        )
+    if restored.added_slot is not None:
+        click.echo(
+            f"The {restored.opened_by} of the backup opens the KMS from now on: it is slot {restored.added_slot.hex()}."
+            " If it is not to stay: envfs kms slot add another, and envfs kms slot remove this one.",
+            err=True,
+        )
     if not as_json:
         click.echo("Keys, policies and grants are as they were then. What changed since has to be done again.")
 

@@ -165,6 +165,7 @@ class Rekeying:
         if damaged:
             raise IntegrityError(f"{len(damaged)} blocks are damaged, the first of them is {damaged[0]}")
         if not self._state.never_blocks:
+            content.prepare_sync()
             fd = os.dup(content.fd)
             try:
                 await trio.to_thread.run_sync(os.fdatasync, fd)

@@ -35,7 +35,8 @@ FindUnlock = Callable[[bytes, Sequence[RootSlotRow]], Unlock]
 @dataclass(frozen=True, slots=True)
 class Restored:
     """What the backup held. `created`: when it was made, in seconds since 1970. `aside`: where an audit trail went that
-    was there before; None if there was none. `needs_key_file`: a slot wants one in its place, and there is none.
+    was there before; None if there was none. `added_slot`: what opened it, if only the backup had that; the KMS has it
+    now. `needs_key_file`: a slot wants one in its place, and there is none.
     """
 
     store_id: bytes
@@ -46,6 +47,7 @@ class Restored:
     opened_by: str
     audit_durable: bool = False
     aside: Path | None = None
+    added_slot: bytes | None = None
     needs_key_file: bool = False
 
 
@@ -106,8 +108,9 @@ def _unpack(
 ) -> tuple[Restored, Sequence[RootSlotRow]]:
     header = read_header(file)
     root_key, slot = open_slots(header.slots, header.store_id, find(header.store_id, header.slots))
+    is_kept = False
     try:
-        manifest = _extract(BackupReader(file, root_key, header), header, directory)
+        manifest = _extract(BackupReader(file, root_key, header), header, directory, keep_key_file=is_final)
         # The engine wipes the key that it is given.
         with Engine.open_with_root_key(directory, header.store_id, Secret(root_key.expose())) as engine:
             chains, records, problems = engine.verify_everything()
@@ -117,6 +120,8 @@ def _unpack(
                 )
             if is_final:
                 engine.record_restore(manifest["created"], manifest["generation"], os.getuid())
+                is_kept = slot.slot_id not in {row.slot_id for row in engine.all_slots()}
+                engine.keep_slot_of_backup(slot)
             slots = engine.all_slots()
     finally:
         root_key.wipe()
@@ -130,12 +135,15 @@ def _unpack(
         records,
         slot.kind,
         manifest["audit_durable"],
+        added_slot=slot.slot_id if is_kept else None,
     )
     return restored, slots
 
 
-def _extract(reader: BackupReader, header: Header, directory: Path) -> dict[str, Any]:
-    """Writes all entries into `directory` and returns the manifest."""
+def _extract(reader: BackupReader, header: Header, directory: Path, *, keep_key_file: bool) -> dict[str, Any]:
+    """Writes all entries into `directory` and returns the manifest. A key file among them opens the KMS: where it is
+    not to be kept, it does not get to a disk.
+    """
     (directory / AUDIT_DIRECTORY).mkdir(mode=0o700)
     seen: list[str] = []
     manifest: dict[str, Any] = {}
@@ -144,6 +152,9 @@ def _extract(reader: BackupReader, header: Header, directory: Path) -> dict[str,
         seen.append(name)
         if name == MANIFEST:
             manifest = _manifest(b"".join(content), header)
+        elif name == KEY_FILE_NAME and not keep_key_file:
+            for _ in content:  # authentic, as all of it
+                pass
         else:
             _write(directory / name, content, 0o400 if name == KEY_FILE_NAME else 0o600)
     if len(seen) < 2:

@@ -91,6 +91,19 @@ class RootSlotOperations(Core):
                 transaction.delete(ROOT_SLOTS, slot_id)
         return row
 
+    def keep_slot_of_backup(self, row: RootSlotRow) -> None:
+        """The slot that opened the backup which is being restored, if it is none of the KMS's: else there might be
+        nothing left that opens it. Whoever opens the backup by it has the root key already.
+        """
+        if self._store.get(ROOT_SLOTS, row.slot_id) is not None:
+            return
+        parameters = {"slotId": row.slot_id.hex(), "kind": row.kind}
+        with (
+            self._recorded("envfs:AddRootSlot", None, NO_FACTS, parameters) as call,
+            self._change(call) as transaction,
+        ):
+            transaction.put(ROOT_SLOTS, row)
+
     def erase_removed(self) -> bool:
         """Leaves nothing of removed slots in the database or its log. False if another process was in the way: then it
         is tried again, or done by the maintenance of a mount or server.

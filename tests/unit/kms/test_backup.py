@@ -8,6 +8,7 @@ import os
 import struct
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from envfs.crypto.secret import Secret
 from envfs.errors import AccessDenied, ConfigError, EnvfsError, FormatError, IntegrityError, UnsupportedVersion
+from envfs.kms import restore as restore_module
 from envfs.kms.backup_format import CHUNK, BackupReader, BackupWriter, Header, read_header
 from envfs.kms.engine import Engine
 from envfs.kms.restore import Restored, check_backup, restore_backup
@@ -160,9 +162,31 @@ def test_a_passphrase_of_the_backup_alone(home: Path, tmp_path: Path) -> None:
         summary = engine.backup(OWNER, out, extra=(unlock, passphrase_parameters(FAST)))
         assert len(engine.root_slots(OWNER)) == 1
     assert len(summary.slots) == 2
-    restore_backup(io.BytesIO(out.getvalue()), tmp_path / "new", lambda *_: unlock)
+    by_key_file = restore(out.getvalue(), tmp_path / "first", home / KEY_FILE_NAME)
+    assert by_key_file.added_slot is None
     with pytest.raises(ConfigError):
-        Engine.open(tmp_path / "new", unlock)
+        Engine.open(tmp_path / "first", unlock)
+    # With the key file lost, what opened the backup is all that there is.
+    restored = restore_backup(io.BytesIO(out.getvalue()), tmp_path / "new", lambda *_: unlock)
+    with Engine.open(tmp_path / "new", unlock) as engine:
+        assert restored.added_slot == engine.opened_by
+        assert len(engine.root_slots(OWNER)) == 2
+        assert engine.verify_everything()[2] == []
+    assert check_backup(io.BytesIO(out.getvalue()), lambda *_: unlock).added_slot is None
+
+
+def test_a_check_brings_no_key_file_to_a_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    really = restore_module._write
+
+    def write(path: Path, *rest: Any) -> None:
+        written.append(path.name)
+        really(path, *rest)
+
+    monkeypatch.setattr(restore_module, "_write", write)
+    check_backup(io.BytesIO(take(home, with_key_file=True)), lambda *_: KeyFileUnlock(home / KEY_FILE_NAME))
+    assert "kms.db" in written
+    assert KEY_FILE_NAME not in written
 
 
 @pytest.fixture
