@@ -117,7 +117,8 @@ def restore(
         click.echo(f"The audit trail that was there is in {restored.aside} now.", err=True)
     if restored.needs_key_file:
         click.echo(
-            f"Its key file is not there: put it into {home}, or open it by the {restored.opened_by} that opened the backup.",
+            f"Its key file is not there: put it into {home}, or open it by what opened the backup"
+            f" ({restored.opened_by}).",
             err=True,
         )
     if restored.added_slot is not None:
