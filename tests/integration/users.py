@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pickle
 import pwd
@@ -48,7 +49,12 @@ class UnixUser:
 
     @classmethod
     def current(cls) -> UnixUser:
-        entry = pwd.getpwuid(os.getuid())
+        return cls.named(pwd.getpwuid(os.getuid()).pw_name)
+
+    @classmethod
+    def named(cls, name: str) -> UnixUser:
+        """KeyError if there is none."""
+        entry = pwd.getpwnam(name)
         return cls(entry.pw_name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))
 
     @classmethod
@@ -64,6 +70,12 @@ class UserTable:
         self._homes = homes
         self._made: list[UnixUser] = []
         self._groups: list[str] = []
+        self._announced: list[str] = []
+
+    def announce(self, name: str) -> str:
+        """The name of a user or group whom a command of the test makes: removed as the others are."""
+        self._announced.append(f"{PREFIX}{name}-{secrets.token_hex(2)}")
+        return self._announced[-1]
 
     def make(self, *names: str) -> list[UnixUser]:
         return [self._make(f"{PREFIX}{name}-{secrets.token_hex(2)}") for name in names]
@@ -99,6 +111,9 @@ class UserTable:
         return group
 
     def remove_all(self) -> None:
+        for name in self._announced:
+            with suppress(KeyError):
+                self._made.append(UnixUser.named(name))
         while self._made:
             user = self._made.pop()
             for pid in processes_of(user.uid):
@@ -107,6 +122,9 @@ class UserTable:
             _edit_database(["userdel", "--force", user.name])
         while self._groups:
             _edit_database(["groupdel", self._groups.pop()])
+        while self._announced:
+            with suppress(KeyError):
+                _edit_database(["groupdel", grp.getgrnam(self._announced.pop()).gr_name])
 
 
 def processes_of(uid: int) -> list[int]:
