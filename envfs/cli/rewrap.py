@@ -45,14 +45,15 @@ def rewrap(paths: tuple[Path, ...], key: str | None, *, as_json: bool) -> int:
 @click.command(epilog=examples("envfs rekey ~/vault/payroll", "envfs rekey --to alias/payroll ~/vault/payroll/may.ods"))
 @_PATHS
 @click.option("--to", "key", metavar="KEY", help="The CMK of the new data keys, instead of the one that a file has.")
+@click.option("--anew", is_flag=True, help="Begin with the first file, also if a run was cut off within a day.")
 @json_option
-def rekey(paths: tuple[Path, ...], key: str | None, *, as_json: bool) -> int:
+def rekey(paths: tuple[Path, ...], key: str | None, *, anew: bool, as_json: bool) -> int:
     """Give files new data keys, and encrypt their content anew.
 
     It goes on beside whatever uses the files, which keep names, times and everything else. Cut off, it leaves files
-    that can be used as before; the same command goes on where it was.
+    that can be used as before; within a day the same command goes on where it was, and says so.
     """
-    fields: dict[str, object] = {} if key is None else {"key": key}
+    fields: dict[str, object] = {"anew": anew} if key is None else {"anew": anew, "key": key}
     return _run(paths, "rekey", "rekeyed", as_json=as_json, fields=fields)
 
 
@@ -84,6 +85,8 @@ def _summary(totals: dict[str, int], verb: str) -> str:
     parts = [f"{totals.get('done', 0)} files {verb}"]
     words = {"current": "already right", "empty": "empty, without a key", "failed": "failed"}
     parts += [f"{totals[name]} {text}" for name, text in words.items() if totals.get(name)]
+    if totals.get("resumed"):
+        parts.append("after those of a run that was cut off (--anew does them again)")
     return ", ".join(parts)
 
 

@@ -85,7 +85,8 @@ class _Keys:
         ask = partial(self._ask, peer)
         rekeying = Rekeying(state, self._tree, self._asker(peer), peer, principal, to_key, ask)
         home, volume_id = self._context.facts.home, self._context.volume.volume_id
-        job = RekeyJob(home, volume_id, peer.uid, start.path(), to_key or "")
+        job = RekeyJob(home, volume_id, peer.uid, start, to_key or "")
+        anew = request.get("anew") is True
 
         async def work(reporter: Reporter) -> dict[str, Any]:
             done_bytes = 0
@@ -98,13 +99,18 @@ class _Keys:
                 self._require_unlocked()
 
             async def one(entry: Entry) -> Outcome:
-                outcome = await rekeying.one(entry, give_way)
+                try:
+                    outcome = await rekeying.one(entry, give_way)
+                except (EnvfsError, OSError):
+                    job.failed()
+                    raise
                 job.done(start, entry.parent, entry.lower_name)
                 return outcome
 
-            result = await self._each(reporter, peer, start, one, job.after())
+            after = () if anew else job.after()
+            result = await self._each(reporter, peer, start, one, after)
             job.finished()
-            return result | {"bytes": done_bytes}
+            return result | {"bytes": done_bytes, "resumed": int(bool(after))}
 
         return work
 
