@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,8 @@ def open_session(
     it is not for `unlock_for` to find.
     """
     home = home_directory() if home is None else home
+    # No core file with keys in it. What else daemons do for theirs takes longer than most commands run.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     engine = Engine.open(home, unlock_for(home, passphrase_file) if unlock is None else unlock)
     try:
         principal = Resolver(engine).resolve(os.getuid(), os.getgid(), os.getpid())
