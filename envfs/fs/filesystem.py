@@ -110,6 +110,7 @@ class Filesystem:
         self.xattrs = Xattrs(self.state)
         self.handles: dict[int, Handle] = {}
         self.revocation = Revocation(self.state, self.handles)
+        self.state.key_changed = self.revocation.look_at
         self.lock = Lock(self.state, self.handles, self.revocation)
         self.listings: dict[int, Listing] = {}
         self._next_handle = 1

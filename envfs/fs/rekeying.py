@@ -146,6 +146,7 @@ class Rekeying:
                 fresh = _with_new_key(slot, made.blob, previous)
                 key, codec = header_key(file_key, slot.file_id), block_codec(file_key, fresh, state.opener.geometry)
         content.begin_rekey(fresh, key, codec)
+        state.key_changed(node)
         self._remember(node, content)
 
     async def _seal(self, node: Node, content: Content, give_way: Callable[[int], Awaitable[None]]) -> None:

@@ -327,6 +327,10 @@ class Revocation:
         context = directories.effective_labels(parent) | volume_context(volume_id)
         return Use(principal, _ACTIONS[opened.access], directories.effective_key(parent), context, facts)
 
+    def look_at(self, node: Node) -> None:
+        """At the next look: its handles are decided by another key."""
+        self._opened += [handle for handle in self._handles.values() if handle.node is node]
+
     def look_at_everything(self) -> None:
         """At the next look."""
         self._failed = True

@@ -110,6 +110,7 @@ class Rewrapping:
             dek, blob = self._ask(entry, slot, target)
             dek.wipe()
             content.slot = _changed(slot, blob, target)  # the header that will be written first
+            self._state.key_changed(content.node)
             return Outcome.DONE
         area = parse_header_area(os.pread(fd, HEADER_SIZE, 0))
         target = self._target(entry, area.place_raw, slot)
@@ -122,6 +123,7 @@ class Rewrapping:
         _changed(slot, blob, target)  # whether it fits
         with _kept_mode(fd):
             content.renew_slots(fd, blob=blob, labels=target.labels)
+        self._state.key_changed(content.node)
         self._remember(content.node, content.slot)
         return Outcome.DONE
 

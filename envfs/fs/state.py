@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ class VolumeState:
     uid: int
     gid: int
     journal: Journal | None = None
+    key_changed: Callable[[Node], None] = lambda _: None  # an open file is under another key now
     rekeyed: set[Node] = field(default_factory=set)  # those that get a new DEK just now
 
     def name_gone(self, found: os.stat_result, node: Node | None) -> None:

@@ -208,3 +208,19 @@ def test_a_change_through_the_mounts_own_kms(world: World, agent: MakeAgent) -> 
 def _grant_id(text: str) -> str:
     grant_id: str = json.loads(text)["grant_id"]
     return grant_id
+
+
+def test_another_key_of_an_open_file_takes_it_from_who_may_not_use_that(world: World, agent: MakeAgent) -> None:
+    """And leaves it to who may: nothing in the KMS is changed."""
+    alice, bob = agent(world.alice), agent(world.bob)
+    world.envfs("key", "create", "--alias", "hers")
+    world.envfs("access", "grant", world.alice.name, "write", "alias/hers")
+    for command in ("rewrap", "rekey"):
+        path = world.shared / command
+        alice.write_file(path, CONTENT)
+        hers, his = alice.open(path, os.O_RDWR), bob.open(path)
+        assert bob.pread(his) == b"0000"
+        world.envfs(command, "--to", "alias/hers", path)
+        eventually(partial(bob.pread, his), errno.EACCES)
+        assert alice.pwrite(hers, b"hers", PAGE) == 4
+        assert alice.pread(hers, 4, PAGE) == b"hers"
