@@ -276,8 +276,8 @@ def test_a_lost_root_key(machine: Machine) -> None:
         assert machine.gets(alice, finance / "plan.ods") == plan("finance")
         check = ("kms", "restore", "--check", usb / "kms-new-slots.backup", "--key-file", machine.home / "root.key")
         machine.envfs(*check, home=machine.base / "nowhere")
-        for event in ("AddRootSlot", "RemoveRootSlot"):
-            assert event in machine.envfs("audit", "query", "--since", "1h").stdout, event
+        events = machine.envfs("audit", "query", "--since", "1h").stdout
+        assert ("AddRootSlot" in events, "RemoveRootSlot" in events) == (True, True)
 
         (machine.home / "root.key").unlink()
         page("envfs export")
@@ -351,7 +351,7 @@ def test_restoring_a_backup(machine: Machine) -> None:
     with machine.runbook("restoring a backup") as page:
         page("envfs umount")
         said = page("envfs kms restore", answers=[(PASSPHRASE, recovery)] * 2)
-        assert "asks for a passphrase" in said, "what is missing"
+        assert "key file is not there" in said, "what is missing"
         shutil.copy2(machine.home.with_name("kms.damaged") / "root.key", machine.home / "root.key")
 
         # The volume is newer than the KMS.
