@@ -61,6 +61,7 @@ class Content(FileHeader):
         "codec",
         "cuts",
         "direct_handles",
+        "failed_syncs",
         "geometry",
         "handles",
         "node",
@@ -108,6 +109,8 @@ class Content(FileHeader):
         self.handles = 0
         self.direct_handles = 0  # of them, those that go past the page cache
         self.cached_by = -1  # the uid of who uses the page cache; -1: nobody, or several
+        # Their errnos. The kernel tells a descriptor once what it could not write; each handle is to hear of it.
+        self.failed_syncs: list[int] = []
         self.cuts = 0  # how often it was made shorter
         if undo.journal is not None:
             self.protection = Protection(self, undo.journal)

@@ -30,9 +30,10 @@ class Handle:
 
     `lost` is the errno that it has for reads and writes since its opener is not allowed any more (0: he is);
     `draining`: what was written before is still on its way. `guard` is the node's. `used`: what its user is counted by.
+    `failed_syncs`: how many of the content's were before it, or an fsync(2) through it has told of.
     """
 
-    __slots__ = ("content", "draining", "guard", "lost", "node", "opened", "principal", "used")
+    __slots__ = ("content", "draining", "failed_syncs", "guard", "lost", "node", "opened", "principal", "used")
 
     def __init__(self, node: Node, content: Content, used: UserCounters, opened: Opened | None = None) -> None:
         self.node = node
@@ -42,6 +43,7 @@ class Handle:
         self.principal: Principal | None = None  # as it was when it was decided last
         self.lost = 0
         self.draining = False
+        self.failed_syncs = len(content.failed_syncs)
         self.guard: Guard | None = None
 
     @property

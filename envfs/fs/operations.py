@@ -520,7 +520,15 @@ class Operations(pyfuse3.Operations):
             fd, synced, cuts = os.dup(content.fd), content.size, content.cuts
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever
             raise self._failed(error, "fsync") from None
-        await self._sync("fsync", fd, os.fdatasync if datasync else os.fsync)
+        try:
+            await self._sync("fsync", fd, os.fdatasync if datasync else os.fsync)
+        except FUSEError as error:
+            content.failed_syncs.append(error.errno)
+            handle.failed_syncs = len(content.failed_syncs)
+            raise
+        if handle.failed_syncs < len(content.failed_syncs):
+            handle.failed_syncs = len(content.failed_syncs)
+            raise FUSEError(content.failed_syncs[-1])
         try:
             # Only now is the content there that a raised bound promises; what was appended meanwhile is not.
             content.record_length(synced if content.cuts == cuts else 0)

@@ -7,6 +7,7 @@ this ends. See docs/ARCHITECTURE.md, "New keys for old files".
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -170,6 +171,9 @@ class Rekeying:
             fd = os.dup(content.fd)
             try:
                 await trio.to_thread.run_sync(os.fdatasync, fd)
+            except OSError as error:
+                content.failed_syncs.append(error.errno or errno.EIO)
+                raise
             finally:
                 os.close(fd)
         content.end_rekey()

@@ -103,7 +103,10 @@ class Undo:
         if self.journal is not None:
             self.journal.close()
         if self._fd >= 0:
-            _retire(self._root_fd, self._fd)
+            try:
+                _retire(self._root_fd, self._fd)
+            except OSError:  # the lower filesystem became read-only, say
+                log.exception("the undo file is left to the next mount")
             os.close(self._fd)
             self._fd = -1
 
