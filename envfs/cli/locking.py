@@ -12,7 +12,7 @@ from envfs.cli.exit_codes import ExitCode
 from envfs.cli.output import examples, print_error
 from envfs.cli.passphrase import passphrase_file_option
 from envfs.cli.session import unlock_for
-from envfs.errors import EnvfsError
+from envfs.errors import AccessDenied, EnvfsError
 from envfs.kms.rootkey import open_slots
 from envfs.kms.unlocking import slots_of
 from envfs.service import mountinfo
@@ -52,9 +52,17 @@ def lock(mountpoint: Path | None, *, every: bool) -> int:
 def unlock(mountpoint: Path, passphrase_file: Path | None) -> None:
     """Open a mount again that was locked.
 
-    Takes what mounting took: the key file of the KMS, its passphrase, or whatever opens one of its slots.
+    Takes what mounting took: the key file of the KMS, its passphrase, or whatever opens one of its slots. Only
+    whose mount it is can do it: root, too, only his own.
     """
     entry = _entry(mountpoint)
+    if entry.owner_uid not in (0, os.geteuid()):
+        # The daemon says which KMS it wants the root key of, and its user may have put another program in its place.
+        raise AccessDenied(
+            f"the mount at {mountpoint} is that of uid {entry.owner_uid}: a root key is not given to somebody else's "
+            "process",
+            hint=f"run this as that user: setpriv --reuid {entry.owner_uid} --init-groups envfs unlock {mountpoint}",
+        )
     home = Path(ask(entry, "status")["kms_home"])
     store_id, slots = slots_of(home)
     root_key, _ = open_slots(slots, store_id, unlock_for(home, passphrase_file))

@@ -56,7 +56,8 @@ class Deadline(_FloatType):
             if span is not None:
                 moment = now + dt.timedelta(**{_UNITS[span[2]]: int(span[1])})
             elif _DATE.fullmatch(text):
-                moment = dt.datetime.fromisoformat(text).astimezone() + dt.timedelta(days=1)
+                # The next day first, then the time zone: a day has 23 or 25 hours twice a year.
+                moment = (dt.datetime.fromisoformat(text) + dt.timedelta(days=1)).astimezone()
             else:
                 moment = dt.datetime.fromisoformat(text).astimezone()
             seconds = moment.timestamp()

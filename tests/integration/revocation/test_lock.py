@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import signal
+import socket
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from envfs.format.geometry import HEADER_SIZE
 from envfs.format.header import content_key, dek_context, header_key, parse_header_area
 from envfs.kms.engine import Engine
 from envfs.kms.rootkey import KEY_FILE_NAME, KeyFileUnlock
+from envfs.service.runtime import candidates
 from envfs.service.volume import open_volume
 from tests.integration.revocation.agents import BUS_ERROR, Agent
 from tests.integration.revocation.conftest import World, eventually, outcome
@@ -205,3 +207,63 @@ def test_an_ordinary_user_locks_all_that_is_his(
     assert os.listdir(world.mount.path) == ["shared"]
     envfs("unlock", hers.path, user=world.alice)
     assert run_as(world.alice, (hers.path / "file").read_text) == "hers"
+
+
+def _impostor(user: UnixUser, path: Path, home: Path, told: Path) -> int:
+    """A process of the user in the place of his mount's daemon; it writes down what comes through pipes."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.setgroups([])
+        os.setgid(user.gid)
+        os.setuid(user.uid)
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            while True:
+                connection, _ = listener.accept()
+                _, descriptors, *_ = socket.recv_fds(connection, 65536, 4)
+                for one in descriptors:
+                    told.write_bytes(os.read(one, 32))
+                answer = {"ok": True, "result": {"kms_home": str(home)}}
+                connection.sendall(json.dumps(answer).encode() + b"\n")
+                connection.close()
+    finally:
+        os._exit(1)
+
+
+def test_root_gives_no_root_key_to_another_users_process(
+    world: World, envfs: Envfs, mounted: Callable[..., Mount], kms_home: Path
+) -> None:
+    """Who puts a program of his in the place of his mount's daemon names root's KMS as his."""
+    lower, told = world.alice.home / "vault.enc", world.alice.home / "told"
+    envfs("init", lower, user=world.alice)
+    hers = mounted(lower=lower, user=world.alice)
+    (socket_path,) = (
+        path
+        for directory in candidates(world.alice.uid)
+        for path in directory.glob("*.sock")
+        if path.owner() == world.alice.name
+    )
+    impostor = _impostor(world.alice, socket_path, kms_home, told)
+    try:
+        eventually(lambda: _answers(socket_path), True)
+        done = world.envfs("unlock", hers.path, check=False)
+    finally:
+        os.kill(impostor, signal.SIGKILL)
+        os.waitpid(impostor, 0)
+    assert not told.exists()
+    assert done.returncode == 4
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        try:
+            client.connect(str(path))
+            client.sendall(b"{}\n")
+            return b"kms_home" in client.recv(4096)
+        except OSError:
+            return False
