@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -120,7 +121,7 @@ class Protection:
         no room for so many at once.
         """
         limit = min(end, self._limit(first, end))
-        if first >= limit or not self._content.node.located:  # without a name nothing is found after a power failure
+        if first >= limit or not self._has_name():  # without a name nothing is found after a power failure
             return None
         while missing := self._missing(first, end, new_size):  # again if the journal had to begin anew for it
             self._add(missing, new_size)
@@ -137,9 +138,13 @@ class Protection:
             log.warning("no room for the journal (%s): a power failure may tear what is written over now", error)
 
     def _missing(self, first: int, end: int, new_size: int) -> list[int]:
-        if not self._content.node.located:
+        if not self._has_name():
             return []
         return [index for index in range(first, min(end, self._on_disk)) if not self._is_reserved(index, new_size)]
+
+    def _has_name(self) -> bool:
+        """Also one that we do not know, when the one we knew was removed: the file is found by its inode then."""
+        return self._content.node.located or os.fstat(self._content.fd).st_nlink > 0
 
     def _is_reserved(self, index: int, new_size: int) -> bool:
         found = self._reserved.get(index)

@@ -142,7 +142,9 @@ def tell_what_waits(root_fd: int, key: Mac, block_log2: int) -> None:
 
 
 def _files(root_fd: int, files: Sequence[Waiting], *, write: bool, everywhere: bool) -> Iterator[tuple[Waiting, int]]:
-    """Each file that is still there, with a descriptor: by its path, or `everywhere`, wherever it was moved since."""
+    """Each file that is still there, with a descriptor: by its path, or `everywhere`, wherever it was moved since. One
+    whose path was not known is looked for in any case.
+    """
     missing: dict[int, Waiting] = {}
     for file in files:
         with contextlib.ExitStack() as stack:
@@ -151,7 +153,9 @@ def _files(root_fd: int, files: Sequence[Waiting], *, write: bool, everywhere: b
                 missing[file.inode] = file
             else:
                 yield file, fd
-    if not (missing and everywhere):
+    if not everywhere:
+        missing = {inode: file for inode, file in missing.items() if not file.path}
+    if not missing:
         return
     for path, inode in _walk(root_fd):
         if inode in missing:

@@ -305,6 +305,29 @@ def test_what_is_being_synced_is(disk: Lab, syncs: list[int]) -> None:
         assert len(syncs) == 1
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_file_that_has_lost_the_name_it_was_opened_by_and_has_another(
+    disk: Lab, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    global old_blocks  # noqa: PLW0603
+    session = disk.mount()
+    session.link(b"f", b"g")
+    path = session.lower(b"g")
+    with session.opened(b"f", write=True) as content:
+        session.unlink(b"f")
+        assert not content.node.located
+        old_blocks = path.read_bytes()
+        content.write(0, b"n" * B)
+        torn, saved = path.read_bytes(), journal_of(disk).read_bytes()
+    disk.unmount()
+    half = 1024 + 1536
+    path.write_bytes(torn[:half] + old_blocks[half:])
+    journal_of(disk).write_bytes(saved)
+    if not is_killed:
+        monkeypatch.setattr(undo, "boot_id", lambda: b"another boot....")
+    assert disk.mount().read(b"g") == OLD
+
+
 @pytest.mark.parametrize("remove", [lambda it: it.unlink(b"f"), lambda it: it.rename(b"g", b"f")])
 def test_the_space_of_a_removed_file_is_free_at_once(disk: Lab, remove: Callable[[Session], None]) -> None:
     session = disk.mount()
