@@ -9,7 +9,10 @@ from pathlib import Path
 
 def write_privately(path: Path, text: str) -> None:
     """Write `text` to `path` with mode 0600, whole and on the disk or not at all. OSError."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.")
+    except OSError as error:  # which names a file that nobody knows
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
