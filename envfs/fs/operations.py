@@ -153,6 +153,10 @@ def looking(
         give_way()
         fetched = await trio.to_thread.run_sync(work)
         patience.fetched = fetched
+        if self.filesystem.lock.phase is not Phase.OPEN:
+            if (left := patience.take_fetched()) >= 0:
+                os.close(left)
+            raise FUSEError(errno.ENOKEY)
         return await patiently(self, *args, **kwargs)
 
     return handle
@@ -207,6 +211,11 @@ class Operations(pyfuse3.Operations):
             return await _refuse_locked()
         return await Operations.setattr(self, inode, attr, fields, fh, ctx)
 
+    def _require_open(self) -> None:
+        """For what has waited: what comes after the beginning of a lock is not done, or the kernel would hold it."""
+        if self.filesystem.lock.phase is not Phase.OPEN:
+            raise FUSEError(errno.ENOKEY)
+
     def init(self) -> None:
         self._on_ready()
 
@@ -216,8 +225,13 @@ class Operations(pyfuse3.Operations):
     async def ask_foreign_kms(self, request: str, uid: int, handler: Callable[[], R], pending: Pending) -> R:
         """A handler needs the answer of a foreign KMS: others are served meanwhile, then it runs once more."""
         give_way()
+
+        def again() -> R:
+            self._require_open()
+            return handler()
+
         try:
-            return await self._foreign.complete(self.filesystem.state.engine, uid, handler, pending)
+            return await self._foreign.complete(self.filesystem.state.engine, uid, again, pending)
         except FUSEError:
             raise
         except Exception as error:  # noqa: BLE001 - every error becomes a reply, or the kernel would wait for ever

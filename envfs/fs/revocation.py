@@ -283,6 +283,8 @@ class Revocation:
         if bool(before) == bool(handle.lost):
             return False
         node = handle.node
+        if not handle.content.keyed:
+            self._settle_reader(handle, use)
         if error is None:
             log.debug("%s is allowed again to whom it was taken from", node.path())
             handle.draining = False
@@ -294,6 +296,22 @@ class Revocation:
         if use is not None:
             self._losses.append((use, error))
         return True
+
+    def _settle_reader(self, handle: Handle, use: Use | None) -> None:
+        """Who writes the first byte of a file waits for those who read it already and may not see it: for nobody who
+        has lost it, since he reads nothing any more.
+        """
+        readers, opened = handle.content.readers, handle.opened
+        if opened is None:
+            return
+        if not handle.lost:
+            if use is not None:
+                readers[opened.uid] = use.principal, use.facts
+        elif not any(
+            one.node is handle.node and one.opened is not None and one.opened.uid == opened.uid and not one.lost
+            for one in self._handles.values()
+        ):
+            readers.pop(opened.uid, None)
 
     async def _record_losses(self) -> None:
         """Only now: nobody should read on while records are written."""

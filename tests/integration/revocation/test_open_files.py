@@ -224,3 +224,22 @@ def test_another_key_of_an_open_file_takes_it_from_who_may_not_use_that(world: W
         eventually(partial(bob.pread, his), errno.EACCES)
         assert alice.pwrite(hers, b"hers", PAGE) == 4
         assert alice.pread(hers, 4, PAGE) == b"hers"
+
+
+def test_who_lost_a_file_without_a_key_keeps_nobody_from_writing_it(world: World, agent: MakeAgent) -> None:
+    """As long as he may read it, a writer whose key he may not use has to wait for him."""
+    path = world.shared / "log"
+    alice, bob = agent(world.alice), agent(world.bob)
+    alice.write_file(path, b"")
+    world.mount.umount()
+    files = (one for one in world.mount.lower.rglob("*") if one.is_file() and not one.name.startswith("envfs."))
+    os.truncate(next(files), 0)  # what a power failure may leave: no header, and so no key
+    world.mount.mount()
+    his = bob.open(path)
+    assert bob.pread(his) == b""
+    world.allow_users(world.alice)
+    eventually(lambda: bob.pread(his), errno.EACCES)
+    assert alice.pwrite(alice.open(path, os.O_RDWR), b"hers") == 4
+    assert outcome(lambda: bob.pread(his)) == errno.EACCES
+    world.allow_users(world.alice, world.bob)
+    eventually(lambda: bob.pread(his), b"hers")
