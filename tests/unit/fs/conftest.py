@@ -64,7 +64,8 @@ def _checked(base: Path, lower: Path) -> Iterator[Lab]:
     lab = Lab(base, lower=lower)
     yield lab
     lab.close()
-    assert _descriptors() == before, "descriptors were left open"
+    # What others have closed meanwhile (a socket of an earlier test, when it was collected) is not ours.
+    assert _descriptors().items() <= before.items(), "descriptors were left open"
 
 
 @pytest.fixture
