@@ -113,6 +113,31 @@ def test_open_files_go_on_and_new_opens_fail_while_nobody_listens(mount: Mount, 
     assert (mount.path / "renamed").read_bytes() == b"a" * 50_000 + b"bbbbb" + b"a" * 49_995 + b"c" * 10_000
 
 
+def test_an_unlock_while_nobody_listens_gives_open_files_back_when_somebody_does(
+    mount: Mount, foreign: FaultyKms, keyed: WithCredentials
+) -> None:
+    file = mount.path / "file"
+    file.write_bytes(b"a" * 100_000)
+    with file.open("r+b", buffering=0) as handle:
+        assert os.pwrite(handle.fileno(), b"dirty", 0) == 5
+        keyed("lock", mount.path)
+        foreign.stop()
+        keyed("unlock", mount.path)
+        assert errno_of(lambda: os.pread(handle.fileno(), 5, 0)) == "EHOSTUNREACH"
+        assert errno_of(file.read_bytes) == "EHOSTUNREACH"
+        time.sleep(1)  # several looks at who may keep what open
+        assert errno_of(lambda: os.pwrite(handle.fileno(), b"later", 0)) == "EHOSTUNREACH"
+        foreign.start()
+        until = time.monotonic() + BOUND
+        while errno_of(lambda: os.pread(handle.fileno(), 5, 0)) != "nothing":
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        assert os.pread(handle.fileno(), 7, 0) == b"dirtyaa"
+        assert os.pwrite(handle.fileno(), b"later", 5) == 5
+    mount.remount()
+    assert file.read_bytes()[:12] == b"dirtylateraa"
+
+
 def test_while_one_waits_others_are_served(mount: Mount, foreign: FaultyKms) -> None:
     slow, quick = mount.path / "slow", mount.path / "quick"
     slow.write_text("slow")
