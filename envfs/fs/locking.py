@@ -82,8 +82,12 @@ class Lock:
         async with self._one_at_a_time:
             if self.phase is Phase.OPEN:
                 return
-            self._state.keys.adopt(open_volume())
-            await self._restore_contents()
+            try:
+                self._state.keys.adopt(open_volume())
+                await self._restore_contents()
+            except BaseException:
+                self._forget()  # locked it stays, and so without keys
+                raise
             self._enter(Phase.OPEN)
             self._revocation.look_at_everything()
             log.info("unlocked")
@@ -175,4 +179,7 @@ class Lock:
             again()
         except Pending as pending:
             uid = handle.opened.uid if handle.opened is not None else 0
-            await foreign.complete(self._state.engine, uid, again, pending)
+            try:
+                await foreign.complete(self._state.engine, uid, again, pending)
+            except EnvfsError as error:  # one file must not keep the mount locked
+                self._revocation.lose(handle, error)

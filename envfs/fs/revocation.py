@@ -367,8 +367,12 @@ class Revocation:
             use = self._use(handle, handle.opened)
             self._state.opener.restore(handle.content, use.principal, use.facts)
         except EnvfsError as error:
-            self._set_lost(handle, use, error)
-            handle.draining = False  # the lock has written everything
+            self.lose(handle, error, use)
+
+    def lose(self, handle: Handle, error: EnvfsError, use: Use | None = None) -> None:
+        """There is no key for a handle after a lock; `guard_lost` has to follow."""
+        self._set_lost(handle, use, error)
+        handle.draining = False  # the lock has written everything
 
     def guard_lost(self) -> None:
         """Whatever `restore` has found lost is refused from now on."""

@@ -56,7 +56,12 @@ class MountLock:
                 raise
 
         with trio.CancelScope(shield=True):
-            await self._filesystem.lock.unlock(open_again)
+            try:
+                await self._filesystem.lock.unlock(open_again)
+            except BaseException:
+                if not self._engine.is_locked:  # it stays locked, and so without keys
+                    self._engine.lock()
+                raise
 
     def _opened_volume(self) -> VolumeKeys:
         opened = open_volume(self._lower, self._engine)
