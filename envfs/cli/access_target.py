@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pwd
 import re
 import uuid
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from envfs.cli.backend import Backend
     from envfs.kms.arn import Account
+    from envfs.service.mountinfo import MountEntry
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -109,6 +111,7 @@ def find_where(backend: Backend, where: str, *, by_path: bool = False, must_be_a
         return
     with open_in_mount(Path(where)) as opened:
         assert opened.envfs_mount is not None
+        require_trusted(opened.envfs_mount, backend.home)
         facts = client.ask(opened.envfs_mount, "access-scope", descriptor=opened.descriptor)
         if must_be_apart and not by_path and not facts["set_apart"]:
             raise ConfigError(
@@ -119,6 +122,21 @@ def find_where(backend: Backend, where: str, *, by_path: bool = False, must_be_a
         context = facts["context"] if not by_path else {"envfs:volume": facts["context"]["envfs:volume"]}
         path = facts["path"] if by_path else None
         yield Where(_key_of_mount(backend, facts), _scope(facts["key"], context, path), opened, facts, where)
+
+
+def require_trusted(entry: MountEntry, home: Path) -> None:
+    """AccessDenied for a mount of somebody who is neither root, nor the caller, nor the owner of the KMS in `home`: his
+    process says which key a directory has, and could name any.
+    """
+    trusted = {0, os.geteuid()}
+    with contextlib.suppress(OSError):
+        trusted.add(home.stat().st_uid)
+    if entry.owner_uid not in trusted:
+        raise AccessDenied(
+            f"the mount at {entry.mountpoint} is that of uid {entry.owner_uid}, whose process could name any key as "
+            "that of its directory",
+            hint="name the key instead of the directory",
+        )
 
 
 def open_in_mount(path: Path) -> client.OpenPath:
