@@ -49,7 +49,7 @@ def test_they_are_found() -> None:
 @pytest.mark.parametrize("line", SHOWN)
 def test_it_can_be_typed(line: str) -> None:
     words = shlex.split(line, comments=True)
-    words = words[words.index("envfs") + 1 :]
+    words = [word for word in words[words.index("envfs") + 1 :] if not word.startswith(">")]  # where the shell puts it
     command: click.Command = envfs
     while isinstance(command, click.Group):
         found = command.get_command(click.Context(command), words[0])

@@ -321,7 +321,8 @@ def test_a_file_whose_rekey_was_cut_off_is_sound(volume: Volume) -> None:
 def test_a_new_dek_while_a_file_is_looked_at_is_no_damage(volume: Volume) -> None:
     fs = volume.lab.mount()
     with fs.opened(b"top") as content:
-        opened = OpenFile(Spot(b"", b"x", b"/top"), content.slot, content.header_key, content.codec)
+        key = bytes(bytearray(content.header_key))  # of its own: the content's is overwritten when it is closed
+        opened = OpenFile(Spot(b"", b"x", b"/top"), content.slot, key, content.codec)
     with fs.lower(b"top").open("rb") as file:
         assert not opened.has_other_keys(file.fileno())
         rewrap_one(fs, b"top", fs.lab.engine.service_managed_key("alias/envfs/other"))
