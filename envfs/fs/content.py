@@ -566,5 +566,5 @@ class Content(FileHeader):
 def _has_xattrs(fd: int) -> bool:
     try:
         return any(name.startswith("user.envfs.") for name in os.listxattr(fd))
-    except OSError:  # the lower filesystem has none
-        return False
+    except OSError as error:  # the lower filesystem has none, or the file has more than can be listed
+        return error.errno in {errno.E2BIG, errno.ERANGE}

@@ -21,6 +21,8 @@ from envfs.fs.state import VolumeState
 # Labels are the mount's, not a file's, as SELinux has it for FUSE. A plain "not supported" spares `ls -l` a question
 # for each file.
 SELINUX = b"security.selinux"
+# What listxattr(2) says of a file with more attributes than it can name in 64 KiB.
+TOO_MANY = frozenset({errno.E2BIG, errno.ERANGE})
 
 
 class Xattrs:
@@ -103,6 +105,8 @@ class Xattrs:
         except OSError as error:
             if error.errno in {errno.EOPNOTSUPP, errno.EPERM, errno.EACCES}:
                 return False
+            if error.errno in TOO_MANY:
+                return True
             raise
 
     def _check_can_have(self, node: Node) -> None:

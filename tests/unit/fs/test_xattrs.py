@@ -262,3 +262,18 @@ def test_the_value_of_a_long_name_is_not_another_ones(lab: Lab) -> None:
             answers.append(None)
     assert None in answers
     assert set(answers) < {None, b"0", b"1"}
+
+
+def test_more_attributes_than_can_be_listed_are_there_all_the_same(fs: Session) -> None:
+    """On tmpfs: listxattr(2) takes 64 KiB of names, and there the lower filesystem keeps more."""
+    fs.write(b"a", b"x" * 10_000)
+    node = fs.node(b"a")
+    for number in range(2000):
+        try:
+            fs.fs.xattrs.set(node, b"user.%d" % number, b"%d" % number)
+        except OSError:  # this lower filesystem keeps no more
+            break
+    last = number - 1
+    assert fs.fs.xattrs.get(node, b"user.%d" % last) == b"%d" % last
+    fs.truncate(b"a", 0)
+    assert fs.fs.xattrs.get(node, b"user.0") == b"0"
