@@ -27,7 +27,7 @@ from envfs.kms.engine import Engine
 from envfs.service import hardening, kms_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from envfs.kms.rootkey import Unlock
 
@@ -101,9 +101,11 @@ async def _serve(request: ServeRequest, engine: Engine, report: Report) -> None:
             places["tcp"] = str(Address(*tcp.getsockname()[:2]))
             used = UsedDates(request.home / used_dates.FILE_NAME)
             signatures = Signatures(engine, resolver, await _next_second(), used)
+        # Before anybody is told that it runs, and may end it at once.
+        signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         report(places)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+            nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
             nursery.start_soon(maintain, engine)
             nursery.start_soon(server.serve_unix, unix, resolver)
             if tcp is not None and signatures is not None:
@@ -163,8 +165,7 @@ async def _next_second() -> float:
     return second
 
 
-async def _end_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            _log.info("%s: ending", signal.Signals(number).name)
-            scope.cancel()
+async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for number in signals:
+        _log.info("%s: ending", signal.Signals(number).name)
+        scope.cancel()
